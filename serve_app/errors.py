@@ -1,0 +1,127 @@
+"""The one error tree: everything that Tessera raises on purpose. It knows no HTTP.
+
+    TesseraError
+    ├── RequestError            the caller can mend it
+    │   ├── InvalidParameter    a parameter is unknown, out of range, or not taken by the model
+    │   ├── UnsupportedImage    the bytes are not a picture of a format that we read
+    │   ├── BrokenImage         a picture of a known format that does not decode
+    │   └── TooLarge            over a limit on bytes or pixels
+    ├── Busy                    nothing was started; try again after a while
+    ├── DeadlineExceeded        accepted, but not finished within the request's time
+    ├── TileFailed              a tile could not be computed
+    ├── ReplicaLost             the process that held the work died; the same work may be sent again
+    └── ConfigurationError      a setting or a model folder that cannot be used; raised at start
+
+Every error carries a sentence for a person (`detail`) and, where they exist, the field at fault and what
+is allowed. Each crosses process borders whole (`pickle`), because a tile fails far from its caller.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class TesseraError(Exception):
+    """The root of the tree.
+
+    Args:
+        detail: One sentence that says what was wrong, for the person who can change it.
+        field: The parameter at fault, by its name in `UpscaleParams`.
+        allowed: What would have been accepted, in words or as a range.
+        retry_after_s: Seconds after which another try makes sense.
+    """
+
+    code: ClassVar[str] = "internal-error"
+    title: ClassVar[str] = "Internal error"
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        field: str | None = None,
+        allowed: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.field = field
+        self.allowed = allowed
+        self.retry_after_s = retry_after_s
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        facts = {"field": self.field, "allowed": self.allowed, "retry_after_s": self.retry_after_s}
+        return _rebuild, (type(self), self.detail, facts)
+
+
+def _rebuild(kind: type[TesseraError], detail: str, facts: dict[str, Any]) -> TesseraError:
+    return kind(detail, **facts)
+
+
+class RequestError(TesseraError):
+    """The request cannot be served as it is; the caller can mend it."""
+
+    code = "bad-request"
+    title = "Bad request"
+
+
+class InvalidParameter(RequestError):
+    """A parameter is unknown, malformed, out of its range, or not taken by the model."""
+
+    code = "invalid-parameter"
+    title = "Invalid parameter"
+
+
+class UnsupportedImage(RequestError):
+    """The bytes are not a picture of a format that Tessera reads."""
+
+    code = "unsupported-image"
+    title = "Unsupported image"
+
+
+class BrokenImage(RequestError):
+    """The bytes begin as a picture of a known format but do not decode."""
+
+    code = "broken-image"
+    title = "Broken image"
+
+
+class TooLarge(RequestError):
+    """The upload, the source or the result is over a limit."""
+
+    code = "too-large"
+    title = "Too large"
+
+
+class Busy(TesseraError):
+    """Nothing was started, since all places are taken; `retry_after_s` says when to try again."""
+
+    code = "busy"
+    title = "Busy"
+
+
+class DeadlineExceeded(TesseraError):
+    """The work was accepted but did not finish within the request's time."""
+
+    code = "deadline-exceeded"
+    title = "Deadline exceeded"
+
+
+class TileFailed(TesseraError):
+    """A tile could not be computed; other tiles are unaffected."""
+
+    code = "tile-failed"
+    title = "Tile failed"
+
+
+class ReplicaLost(TesseraError):
+    """The process that held the work died. A tile computed twice is the same tile, so send it again."""
+
+    code = "replica-lost"
+    title = "Replica lost"
+
+
+class ConfigurationError(TesseraError):
+    """A setting or a model folder that cannot be used. Raised at start, never for a request."""
+
+    code = "configuration-error"
+    title = "Configuration error"

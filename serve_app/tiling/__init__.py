@@ -1,0 +1,1 @@
+"""Where a tile lies, what noise it gets, and how tiles join. NumPy only: no network, no file format."""
