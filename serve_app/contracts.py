@@ -182,7 +182,7 @@ class ModelInfo(Contract):
     limits: Limits = Limits()
     components: dict[str, str] = Field(
         default_factory=dict,
-        description="Where a component lives when not in this folder: a folder or a hub id, `@revision` optional.",
+        description="Where a component lives when not in this folder: SOURCE[@REVISION][:SUBFOLDER].",
     )
 
     @model_validator(mode="after")
@@ -190,8 +190,8 @@ class ModelInfo(Contract):
         for name in ("tile_px", "overlap_px"):
             if getattr(self, name) % self.align_px:
                 raise ValueError(f"{name} must be a multiple of align_px ({self.align_px})")
-        if self.overlap_px * 2 > self.tile_px:
-            raise ValueError("overlap_px must be at most half of tile_px")
+        if self.overlap_px * 3 > self.tile_px:
+            raise ValueError("overlap_px must be at most a third of tile_px")
         return self
 
 

@@ -1,0 +1,1 @@
+"""What the network computes: FLUX with a ControlNet, for any batch of tiles. Knows no schedule, no process."""

@@ -1,0 +1,246 @@
+"""The engine: one thread owns the accelerator and turns: schedule, run, settle.
+
+Callers live on event loops; they submit a tile and read its events. What they say (submit, cancel) waits in
+an inbox that the thread empties before each turn, so a cancelled tile takes part in no further step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import queue
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from serve_app.engine.scheduler import Kind, Scheduler, Work
+from serve_app.engine.task import Entry, TileTask
+from serve_app.errors import DeadlineExceeded, TesseraError, TileFailed
+from serve_app.tiling.levels import Levels
+
+logger = logging.getLogger("tessera.engine")
+
+
+@dataclass(frozen=True, slots=True)
+class StepsDone:
+    """An event: so many of a tile's steps are done."""
+
+    done: int
+    total: int
+
+
+Event = StepsDone | Levels
+
+
+class Runner(Protocol):
+    """What computes: it keeps the tensors of each entry by its id and never chooses.
+
+    Each method either changes all of its entries or raises and changes none; the engine then tries them one
+    by one to find the culprit. All are called on the engine's thread.
+    """
+
+    def plan(self, task: TileTask) -> int:
+        """The number of steps that the task needs. Called on the caller's thread; must be cheap."""
+        ...
+
+    def open(self) -> None:
+        """Takes hold of the accelerator; called first, once."""
+        ...
+
+    def encode(self, entries: Sequence[Entry], controls: Sequence[Levels]) -> None:
+        """Prepares latents from control pictures, each (height, width, 3)."""
+        ...
+
+    def step(self, entries: Sequence[Entry]) -> None:
+        """Runs step `steps_done` of each entry, all in one batch."""
+        ...
+
+    def decode(self, entries: Sequence[Entry]) -> list[Levels | TesseraError]:
+        """The tiles' pixels, each (height, width, 3), or why that one has none."""
+        ...
+
+    def drop(self, entry_id: int) -> None:
+        """Frees what is kept for an entry, if anything."""
+        ...
+
+
+@dataclass(slots=True)
+class _Caller:
+    """Who waits for an entry: delivers events to the caller's event loop."""
+
+    entry: Entry
+    control: Levels
+    loop: asyncio.AbstractEventLoop
+    events: asyncio.Queue[Event | BaseException]
+
+    def tell(self, event: Event | BaseException) -> None:
+        try:
+            self.loop.call_soon_threadsafe(self.events.put_nowait, event)
+        except RuntimeError:  # the caller's loop has closed; nobody listens any more
+            logger.debug("engine.listener_gone", extra={"entry": self.entry.id})
+
+
+class Engine:
+    """Step-level continuous batching over one runner.
+
+    Args:
+        runner: Owns the accelerator.
+        scheduler: Decides what runs; used by the engine's thread alone.
+    """
+
+    def __init__(self, runner: Runner, scheduler: Scheduler) -> None:
+        self._runner = runner
+        self._scheduler = scheduler
+        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._callers: dict[int, _Caller] = {}
+        self._ids = itertools.count()
+        self._door = threading.Lock()  # nobody enters once closing is set
+        self._closing = False
+        self._turns = 0
+        self._thread = threading.Thread(target=self._run, name="tessera-engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread still turns."""
+        return self._thread.is_alive()
+
+    @property
+    def turns(self) -> int:
+        """Turns made so far: a sign of life for health checks."""
+        return self._turns
+
+    async def denoise(self, task: TileTask, control: Levels) -> AsyncIterator[Event]:
+        """Computes a tile.
+
+        Args:
+            task: What to compute.
+            control: The control picture's crop, (height, width, 3).
+
+        Yields:
+            `StepsDone` after each step; last of all the tile's pixels, (height, width, 3).
+
+        Raises:
+            Busy: too many tiles wait already.
+            TileFailed: this tile could not be computed.
+        """
+        entry = Entry(next(self._ids), task, self._runner.plan(task))
+        caller = _Caller(entry, control, asyncio.get_running_loop(), asyncio.Queue())
+        with self._door:
+            if self._closing:
+                raise TileFailed("the engine is closed")
+            self._inbox.put(lambda: self._accept(caller))
+        try:
+            while True:
+                event = await caller.events.get()
+                if isinstance(event, BaseException):
+                    raise event
+                yield event
+                if not isinstance(event, StepsDone):
+                    return
+        finally:
+            self._inbox.put(lambda: self._leave(entry.id))
+
+    def close(self) -> None:
+        """Fails what is left and ends the thread."""
+        with self._door:
+            self._closing = True
+        self._inbox.put(lambda: None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            self._runner.open()
+            while not self._closing:
+                self._listen()
+                work = self._scheduler.next()
+                if work:
+                    failures = self._perform(work)
+                    self._scheduler.settle(work, failures)
+                    self._report(work, failures)
+                    self._turns += 1
+        finally:
+            self._fail_all()
+
+    def _listen(self) -> None:
+        """Empties the inbox; sleeps in it while there is nothing to do."""
+        if not len(self._scheduler):
+            self._inbox.get()()
+        while True:
+            try:
+                self._inbox.get_nowait()()
+            except queue.Empty:
+                return
+
+    def _accept(self, caller: _Caller) -> None:
+        try:
+            self._scheduler.add(caller.entry)
+            self._callers[caller.entry.id] = caller
+        except TesseraError as error:
+            caller.tell(error)
+
+    def _leave(self, entry_id: int) -> None:
+        """The caller is done or has gone: the entry takes part in nothing any more."""
+        self._scheduler.drop([entry_id])
+        if self._callers.pop(entry_id, None):
+            self._runner.drop(entry_id)
+
+    def _perform(self, work: Work) -> dict[int, TesseraError]:
+        """Runs a work; if it raises as a whole, runs its entries one by one, so that only the culprit fails."""
+        try:
+            return self._attempt(work)
+        except Exception as error:
+            if len(work.entries) == 1:
+                entry = work.entries[0]
+                logger.exception("engine.tile_failed", extra={"request_id": entry.task.request_id})
+                return {entry.id: _as_failure(entry, error)}
+        failures: dict[int, TesseraError] = {}
+        for entry in work.entries:
+            failures |= self._perform(Work(work.kind, (entry,)))
+        return failures
+
+    def _attempt(self, work: Work) -> dict[int, TesseraError]:
+        if work.kind is Kind.ENCODE:
+            self._runner.encode(
+                work.entries, [self._callers[entry.id].control for entry in work.entries]
+            )
+        elif work.kind is Kind.STEP:
+            self._runner.step(work.entries)
+        else:
+            return self._deliver(work)
+        return {}
+
+    def _deliver(self, work: Work) -> dict[int, TesseraError]:
+        failures: dict[int, TesseraError] = {}
+        for entry, tile in zip(work.entries, self._runner.decode(work.entries), strict=True):
+            if isinstance(tile, TesseraError):
+                failures[entry.id] = tile
+            else:
+                self._callers[entry.id].tell(tile)
+        return failures
+
+    def _report(self, work: Work, failures: dict[int, TesseraError]) -> None:
+        for entry in work.entries:
+            caller = self._callers[entry.id]
+            if entry.id in failures:
+                caller.tell(failures[entry.id])
+            elif work.kind is Kind.STEP:
+                caller.tell(StepsDone(entry.steps_done, entry.steps))
+            if entry.id in failures or work.kind is Kind.DECODE:
+                self._leave(entry.id)
+
+    def _fail_all(self) -> None:
+        with self._door:
+            self._closing = True
+        while not self._inbox.empty():
+            self._inbox.get()()
+        for caller in self._callers.values():
+            caller.tell(TileFailed("the engine was closed"))
+
+
+def _as_failure(entry: Entry, error: Exception) -> TesseraError:
+    if isinstance(error, TileFailed | DeadlineExceeded):
+        return error
+    return TileFailed(f"tile {entry.task.index} failed: {type(error).__name__}: {error}")

@@ -1,0 +1,100 @@
+"""The plan: where the tiles of one picture lie. Knows sizes only, no pixel.
+
+The canvas is the result, padded at its bottom and right until whole tiles fit. Tiles have one fixed size and
+step by that size less the overlap; the last one of a row or column is pulled inward to end with the canvas.
+Every origin is a multiple of `align_px`, so that a tile's latents are a crop of the canvas's latents.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from serve_app.tiling.geometry import Size, Tile
+from serve_app.tiling.levels import Levels
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a result is cut.
+
+    Attributes:
+        result: What the caller gets, px.
+        canvas: The result padded to hold whole tiles, px; at least one tile.
+        tile_px: Side of a tile.
+        overlap_px: Least overlap of neighbours, and the width over which they fade into each other.
+        tops: Rows at which tiles begin, rising.
+        lefts: Columns at which tiles begin, rising.
+    """
+
+    result: Size
+    canvas: Size
+    tile_px: int
+    overlap_px: int
+    tops: tuple[int, ...]
+    lefts: tuple[int, ...]
+
+    @property
+    def tiles(self) -> tuple[Tile, ...]:
+        """All tiles, row by row."""
+        side = self.tile_px
+        return tuple(Tile(top, left, side, side) for top in self.tops for left in self.lefts)
+
+    @property
+    def count(self) -> int:
+        """The number of tiles."""
+        return len(self.tops) * len(self.lefts)
+
+
+def make_plan(result: Size, tile_px: int, overlap_px: int, align_px: int) -> Plan:
+    """Plans the tiles of a result.
+
+    Args:
+        result: Size of the result, px.
+        tile_px: Side of a tile; a multiple of `align_px`.
+        overlap_px: Least overlap; a multiple of `align_px`, at most a third of `tile_px`, so that no pixel
+            lies in two fades of one axis.
+        align_px: The grid on which tiles lie.
+
+    Raises:
+        ValueError: if the three lengths do not fit each other.
+    """
+    if tile_px % align_px or overlap_px % align_px or overlap_px * 3 > tile_px:
+        raise ValueError(f"tile {tile_px}, overlap {overlap_px} and grid {align_px} do not fit")
+    canvas = Size(
+        _padded(result.height, tile_px, align_px), _padded(result.width, tile_px, align_px)
+    )
+    return Plan(
+        result,
+        canvas,
+        tile_px,
+        overlap_px,
+        _origins(canvas.height, tile_px, overlap_px),
+        _origins(canvas.width, tile_px, overlap_px),
+    )
+
+
+def pad_to_canvas(pixels: Levels, plan: Plan) -> Levels:
+    """Extends a picture of the result's size to the canvas by reflection at its bottom and right edge.
+
+    Args:
+        pixels: (height, width, channels), the result's size.
+        plan: Says by how much.
+
+    Returns:
+        (canvas height, canvas width, channels); the input itself where nothing is missing.
+    """
+    below, beside = plan.canvas.height - plan.result.height, plan.canvas.width - plan.result.width
+    if not below and not beside:
+        return pixels
+    return np.pad(pixels, ((0, below), (0, beside), (0, 0)), mode="reflect")
+
+
+def _padded(length: int, tile_px: int, align_px: int) -> int:
+    return max(tile_px, -(-length // align_px) * align_px)
+
+
+def _origins(length: int, tile_px: int, overlap_px: int) -> tuple[int, ...]:
+    last = length - tile_px
+    return (*range(0, last, tile_px - overlap_px), last)
