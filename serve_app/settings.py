@@ -95,6 +95,40 @@ class EngineSettings(Group):
     )
 
 
+class DeploymentSettings(Group):
+    """The size of the Ray Serve deployments."""
+
+    gateway_cpus: float = Field(
+        0.1, ge=0, description="CPUs that Ray reserves for a gateway; it only passes messages on."
+    )
+    preprocess_cpus: float = Field(
+        0.2,
+        ge=0,
+        description="CPUs reserved for a preprocess replica; small, so that all fits two cores.",
+    )
+    postprocess_cpus: float = Field(
+        0.2,
+        ge=0,
+        description="CPUs reserved for a postprocess replica; small, so that all fits two cores.",
+    )
+    denoiser_cpus: float = Field(
+        0.5, ge=0, description="CPUs reserved for a denoiser; its threads are `engine.threads`."
+    )
+    denoiser_gpus: float = Field(
+        0,
+        ge=0,
+        description="GPUs of a denoiser replica; 0 runs on the CPU, 1 is usual on a cluster.",
+    )
+    denoiser_replicas: int = Field(
+        1, gt=0, description="Denoiser replicas; a laptop's cores are best used by one."
+    )
+    cpu_stage_replicas: int = Field(
+        1,
+        gt=0,
+        description="Replicas of preprocess and of postprocess; one feeds several denoisers.",
+    )
+
+
 class Settings(Group):
     """Everything that can be set when the application starts."""
 
@@ -104,6 +138,7 @@ class Settings(Group):
     images: ImageLimits = ImageLimits()
     requests: RequestSettings = RequestSettings()
     engine: EngineSettings = EngineSettings()
+    deployments: DeploymentSettings = DeploymentSettings()
 
     @classmethod
     def parse(cls, raw: Mapping[str, Any]) -> Self:

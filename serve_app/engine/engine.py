@@ -11,7 +11,8 @@ import itertools
 import logging
 import queue
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -46,7 +47,7 @@ class Runner(Protocol):
         ...
 
     def open(self) -> None:
-        """Takes hold of the accelerator; called first, once."""
+        """Takes hold of the accelerator and warms it up; called first, once."""
         ...
 
     def encode(self, entries: Sequence[Entry], controls: Sequence[Levels]) -> None:
@@ -88,6 +89,8 @@ class Engine:
     Args:
         runner: Owns the accelerator.
         scheduler: Decides what runs; used by the engine's thread alone.
+
+    Returns from its constructor when the runner is open and warm, and raises what that raised.
     """
 
     def __init__(self, runner: Runner, scheduler: Scheduler) -> None:
@@ -98,9 +101,11 @@ class Engine:
         self._ids = itertools.count()
         self._door = threading.Lock()  # nobody enters once closing is set
         self._closing = False
+        self._opened: Future[None] = Future()
         self._turns = 0
         self._thread = threading.Thread(target=self._run, name="tessera-engine", daemon=True)
         self._thread.start()
+        self._opened.result()
 
     @property
     def alive(self) -> bool:
@@ -112,7 +117,12 @@ class Engine:
         """Turns made so far: a sign of life for health checks."""
         return self._turns
 
-    async def denoise(self, task: TileTask, control: Levels) -> AsyncIterator[Event]:
+    @property
+    def load(self) -> int:
+        """Tiles accepted and not yet answered."""
+        return len(self._scheduler)
+
+    async def denoise(self, task: TileTask, control: Levels) -> AsyncGenerator[Event]:
         """Computes a tile.
 
         Args:
@@ -153,6 +163,11 @@ class Engine:
     def _run(self) -> None:
         try:
             self._runner.open()
+        except BaseException as error:
+            self._opened.set_exception(error)
+            return
+        self._opened.set_result(None)
+        try:
             while not self._closing:
                 self._listen()
                 work = self._scheduler.next()

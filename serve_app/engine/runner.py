@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
 import torch
 
+from serve_app.contracts import UpscaleParams, resolve
 from serve_app.diffusion.latents import (
     decode_tiles,
     encode_controls,
@@ -21,6 +23,7 @@ from serve_app.diffusion.sigmas import control_scales, make_sigmas
 from serve_app.diffusion.step import Batch, denoise_step
 from serve_app.engine.task import Entry, TileTask
 from serve_app.errors import TesseraError, TileFailed
+from serve_app.tiling.geometry import Tile
 from serve_app.tiling.levels import TOP_LEVEL, Levels
 
 
@@ -56,8 +59,15 @@ class FluxRunner:
         return task.params.steps
 
     def open(self) -> None:
-        """Sets the threads of the calling thread's steps."""
+        """Sets the calling thread's threads and computes one gray tile, so that no caller pays for warming."""
         torch.set_num_threads(self._threads)
+        side = self._model.info.tile_px
+        params = resolve(UpscaleParams(steps=1), self._model.info, drawn_seed=0)
+        entry = Entry(-1, TileTask("warm-up", 0, Tile(0, 0, side, side), params), steps=1)
+        self.encode([entry], [np.full((side, side, 3), TOP_LEVEL // 2, np.uint16)])
+        self.step([entry])
+        self.decode([entry])
+        self.drop(entry.id)
 
     def encode(self, entries: Sequence[Entry], controls: Sequence[Levels]) -> None:
         """Encodes control pictures and lays down the starting latents."""

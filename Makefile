@@ -1,0 +1,91 @@
+# Every task of the repository. `make` alone lists them.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# What may be set on the command line, as in `make run PORT=9000`.
+PYTHON ?= python3
+VENV ?= .venv
+HOST ?= 127.0.0.1
+PORT ?= 8000
+CONFIG ?= configs/local.yaml
+IMAGE ?= examples/photo.jpg
+OUT ?= out/demo
+ARGS ?=
+# Where pip finds torch. Empty: wherever pip is configured to look.
+# CPU wheels: TORCH_INDEX=https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip
+INSTALLED := $(VENV)/.installed
+INSTALLED_DEV := $(VENV)/.installed-dev
+INSTALLED_TRAIN := $(VENV)/.installed-train
+TORCH_SOURCE := $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
+
+# Nothing is fetched and nothing is reported while Tessera runs. `HF_HUB_OFFLINE=0 make run ...` lets hub ids be fetched.
+export HF_HUB_OFFLINE ?= 1
+export TRANSFORMERS_OFFLINE ?= $(HF_HUB_OFFLINE)
+export RAY_USAGE_STATS_ENABLED ?= 0
+
+.PHONY: help install run demo test lint types layers format bench bench-start train-mini clean
+
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(INSTALLED) ## Install what running needs into VENV (.venv); TORCH_INDEX= picks torch's package index
+
+run: $(INSTALLED) ## Start Tessera and print its address; HOST= PORT= CONFIG=
+	@exec $(BIN)/python -m serve_app.app --config $(CONFIG) --host $(HOST) --port $(PORT)
+
+demo: $(INSTALLED) ## Upscale IMAGE into the folder OUT, with a before/after sheet and the timings
+	@$(BIN)/python examples/demo.py --image "$(IMAGE)" --out "$(OUT)" --host $(HOST) --port $(PORT) --config $(CONFIG)
+
+test: $(INSTALLED_DEV) ## Run the tests; ARGS= goes to pytest, as in ARGS='tests/unit -k blend'
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(INSTALLED_DEV) ## Check style, format, types and layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@$(MAKE) types layers
+
+types: $(INSTALLED_DEV) ## Check types (mypy, strict)
+	$(BIN)/mypy
+
+layers: $(INSTALLED_DEV) ## Check who may import whom (import-linter)
+	$(BIN)/lint-imports
+
+format: $(INSTALLED_DEV) ## Format the code and mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(INSTALLED_DEV) ## Measure what serving costs against the bare engine and diffusers' pipeline
+	$(BIN)/python -m benchmarks.serving $(ARGS)
+
+bench-start: $(INSTALLED_DEV) ## Measure the start against a hello-world Serve application's
+	$(BIN)/python -m benchmarks.startup $(ARGS)
+
+train-mini: $(INSTALLED_TRAIN) ## Train the embedded model; ARGS= goes to `python -m training`
+	$(BIN)/python -m training $(ARGS)
+
+clean: ## Remove caches, builds and out/; the virtual environment stays
+	rm -rf out build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+# The stamps: pip runs again only when a requirement has changed. torch comes first and alone, at the version that
+# constraints.txt names and from the index that TORCH_INDEX names, so that no later step can bring another build of it.
+$(INSTALLED): pyproject.toml constraints.txt
+	@scripts/preflight "$(PYTHON)" "$(VENV)" "$(TORCH_INDEX)"
+	@$(PIP) --version >/dev/null 2>&1 || "$(PYTHON)" -m venv "$(VENV)"
+	$(PIP) install --no-deps -c constraints.txt $(TORCH_SOURCE) torch
+	$(PIP) install -c constraints.txt -e .
+	@touch $@
+
+$(INSTALLED_DEV): $(INSTALLED)
+	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(INSTALLED_TRAIN): $(INSTALLED)
+	$(PIP) install --quiet -c constraints.txt -e '.[train]'
+	@touch $@

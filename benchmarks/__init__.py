@@ -1,0 +1,1 @@
+"""What Tessera costs, measured on the machine at hand. Each module is one question and writes one table."""

@@ -1,0 +1,81 @@
+"""An `UpscaleResult` becomes a response: the picture itself, or JSON, with the headers of both.
+
+It refuses to know how the choice between them was made (`negotiation`) and how a stream is sent (`events`).
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from pathlib import PurePosixPath
+from urllib.parse import quote
+
+from starlette.responses import Response
+
+from serve_app.api.schemas import UpscaleAnswer
+from serve_app.contracts import UpscaleResult
+
+_LONGEST_NAME = 80
+
+
+def picture_response(result: UpscaleResult, filename: str) -> Response:
+    """Sends the encoded picture.
+
+    Args:
+        result: What to send.
+        filename: The upload's name on the caller's side; untrusted, may be empty.
+    """
+    headers = result_headers(result) | {"Content-Disposition": _disposition(result, filename)}
+    return Response(result.image, headers=headers, media_type=result.media_type)
+
+
+def json_response(result: UpscaleResult) -> Response:
+    """Sends the result as JSON, the picture in base64."""
+    body = answer_of(result).model_dump_json()
+    return Response(body, headers=result_headers(result), media_type="application/json")
+
+
+def answer_of(result: UpscaleResult) -> UpscaleAnswer:
+    """Says the result in the words of the JSON answer."""
+    facts = {
+        name: getattr(result, name)
+        for name in UpscaleAnswer.model_fields
+        if name in type(result).model_fields
+    }
+    return UpscaleAnswer(
+        image_base64=base64.b64encode(result.image).decode("ascii"),
+        timings_ms={name: round(took_s * 1000, 3) for name, took_s in result.timings_s.items()},
+        **facts,
+    )
+
+
+def result_headers(result: UpscaleResult) -> dict[str, str]:
+    """What a caller may want to know without reading the body."""
+    return {
+        "X-Seed": str(result.params.seed),
+        "X-Model": result.params.model,
+        "X-Tiles": str(result.tiles),
+        "Server-Timing": server_timing(result.timings_s),
+        "Cache-Control": "no-store",
+    }
+
+
+def server_timing(timings_s: dict[str, float]) -> str:
+    """Formats stages as a Server-Timing header, ms; adds the total where the stages do not tell it."""
+    stages = dict(timings_s)
+    stages.setdefault("total", sum(timings_s.values()))
+    return ", ".join(
+        f"{re.sub(r'[^A-Za-z0-9_-]', '_', name)};dur={took_s * 1000:.1f}"
+        for name, took_s in stages.items()
+    )
+
+
+def _disposition(result: UpscaleResult, filename: str) -> str:
+    """Names the picture after the upload: `photo.jpg` at scale 4 comes back as `photo-4x.png`."""
+    stem = PurePosixPath(filename.replace("\\", "/")).stem
+    stem = re.sub(r"[^\w .-]", "_", stem).strip(" .")[:_LONGEST_NAME] or "picture"
+    scale = f"{result.width / result.source_width:.2f}".rstrip("0").rstrip(".")
+    name = f"{stem}-{scale}x.{result.media_type.split('/')[1]}"
+    plain = re.sub(r"[^A-Za-z0-9 ._-]", "_", name)
+    extended = "" if plain == name else f"; filename*=UTF-8''{quote(name)}"
+    return f'inline; filename="{plain}"{extended}'

@@ -1,0 +1,94 @@
+"""The routes of the HTTP door, each a few lines: read, call the `Upscaler`, answer.
+
+It refuses to know how bodies are parsed, errors are worded and pictures are upscaled.
+"""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+
+from serve_app.api.answers import json_response, picture_response
+from serve_app.api.body import read_upload
+from serve_app.api.events import EventStream
+from serve_app.api.negotiation import Shape, choose
+from serve_app.api.openapi import upscale_request, upscale_responses
+from serve_app.api.presence import while_connected
+from serve_app.api.problems import Problems
+from serve_app.api.schemas import Health, ModelList, Readiness
+from serve_app.contracts import Upscaler, UpscaleRequest
+from serve_app.settings import Settings
+
+
+def upscale_routes(upscaler: Upscaler, settings: Settings, problems: Problems) -> APIRouter:
+    """The main job: `POST /v1/upscale`."""
+    router = APIRouter(tags=["upscale"])
+
+    @router.post(
+        "/v1/upscale",
+        summary="Upscale one picture",
+        response_class=Response,
+        responses=upscale_responses(),
+        openapi_extra=upscale_request(),
+    )
+    async def upscale(request: Request) -> Response:
+        """Send a picture as a form's file, or in base64 within JSON; get it back enlarged.
+
+        Absent parameters take the model's defaults. `Accept: application/json` answers with JSON,
+        `Accept: text/event-stream` with progress and then the same JSON.
+        """
+        request_id: str = request.state.request_id
+        upload = await read_upload(request, settings.images.upload_bytes)
+        accept = ",".join(request.headers.getlist("Accept"))
+        choice = choose(accept, upload.params.output_format)
+        params = upload.params.model_copy(update={"output_format": choice.output_format})
+        asked = UpscaleRequest(image=upload.image, params=params, request_id=request_id)
+        if choice.shape is Shape.EVENTS:
+            return EventStream(
+                lambda on_progress: upscaler.upscale(asked, on_progress), problems, request_id
+            )
+        result = await while_connected(request.receive, upscaler.upscale(asked))
+        if choice.shape is Shape.JSON:
+            return json_response(result)
+        return picture_response(result, upload.filename)
+
+    return router
+
+
+def catalogue_routes(upscaler: Upscaler, settings: Settings) -> APIRouter:
+    """What can be asked for: `GET /v1/models`."""
+    router = APIRouter(tags=["models"])
+
+    @router.get("/v1/models", summary="The models, their defaults and limits")
+    async def models() -> ModelList:
+        """The default model comes first; `limits` holds for pictures of every model."""
+        found = await upscaler.models()
+        return ModelList(models=found, default=found[0].name, limits=settings.images)
+
+    return router
+
+
+def operations_routes(upscaler: Upscaler) -> APIRouter:
+    """What an operator and a load balancer ask."""
+    router = APIRouter(tags=["operations"])
+
+    @router.get("/healthz", summary="Does the process answer?")
+    async def healthz() -> Health:
+        """Always 200 while the process answers; says nothing of the denoisers."""
+        return Health()
+
+    @router.get("/readyz", summary="Is a denoiser warm?", responses={503: {"model": Readiness}})
+    async def readyz() -> Readiness:
+        """200 once a denoiser has loaded and warmed its model, 503 before."""
+        ready = await upscaler.ready()
+        found = Readiness(status="ready" if ready else "not ready")
+        # A response is returned as it is; the annotation is for the document.
+        return JSONResponse(found.model_dump(), 200 if ready else 503)  # type: ignore[return-value]
+
+    @router.get("/", include_in_schema=False)
+    async def root() -> RedirectResponse:
+        """Leads a browser to the documentation."""
+        return RedirectResponse("docs")
+
+    return router

@@ -1,0 +1,170 @@
+"""The composition root: `build_app(args)` puts the Ray Serve graph together; `main` runs it on one machine.
+
+`serve run configs/local.yaml` calls `build_app` with the file's `args`. `python -m serve_app.app` does so too, and
+adds what a newcomer needs: a clear word when the port is taken, and the URL to open when all is ready.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+import yaml
+from ray import serve
+from ray.serve import Application
+
+from serve_app.deployments.denoiser import Denoiser
+from serve_app.deployments.gateway import Gateway
+from serve_app.deployments.postprocess import Postprocess
+from serve_app.deployments.preprocess import Preprocess
+from serve_app.errors import ConfigurationError
+from serve_app.models.catalog import find_model, read_model_info
+from serve_app.settings import Settings
+
+APP_NAME = "tessera"
+_GATEWAY_ONGOING = (
+    1000  # far above `pictures_at_once`, so that a full gateway still answers, with 429
+)
+_CPU_STAGE_ONGOING = 4
+
+
+def build_app(args: Settings) -> Application:
+    """Builds the graph: Gateway -> Preprocess, Denoiser, Postprocess.
+
+    Args:
+        args: The application's settings; Ray Serve parses them from the `args` of a config file.
+
+    Raises:
+        ConfigurationError: if the model cannot be found.
+    """
+    size = args.deployments
+    model = read_model_info(find_model(args.model))
+    preprocess = serve.deployment(
+        Preprocess,
+        num_replicas=size.cpu_stage_replicas,
+        max_ongoing_requests=_CPU_STAGE_ONGOING,
+        ray_actor_options={"num_cpus": size.preprocess_cpus},
+    )
+    postprocess = serve.deployment(
+        Postprocess,
+        num_replicas=size.cpu_stage_replicas,
+        max_ongoing_requests=_CPU_STAGE_ONGOING,
+        ray_actor_options={"num_cpus": size.postprocess_cpus},
+    )
+    denoiser = serve.deployment(
+        Denoiser,
+        num_replicas=size.denoiser_replicas,
+        # twice the batch: the next tiles are already there when places become free
+        max_ongoing_requests=2 * args.engine.max_batch,
+        ray_actor_options={"num_cpus": size.denoiser_cpus, "num_gpus": size.denoiser_gpus},
+    )
+    gateway = serve.deployment(
+        Gateway,
+        max_ongoing_requests=_GATEWAY_ONGOING,
+        ray_actor_options={"num_cpus": size.gateway_cpus},
+    )
+    return gateway.bind(
+        args, model, preprocess.bind(args.images), denoiser.bind(args), postprocess.bind()
+    )
+
+
+def read_settings(path: Path) -> Settings:
+    """Reads the settings of the one application in a Ray Serve config file.
+
+    Raises:
+        ConfigurationError: if the file is not such a config.
+    """
+    try:
+        config: dict[str, Any] = yaml.safe_load(path.read_text())
+        application = config["applications"][0]
+        args = application.get("args", {})
+    except (OSError, yaml.YAMLError, KeyError, IndexError, TypeError) as error:
+        raise ConfigurationError(f"{path}: not a Ray Serve config: {error!r}") from None
+    if "deployments" in application:
+        raise ConfigurationError(
+            f"{path}: overrides of deployments are read by `serve run` and `serve deploy` only"
+        )
+    return Settings.parse(args)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the application in the foreground until it is told to stop."""
+    parser = argparse.ArgumentParser(prog="python -m serve_app.app", description=__doc__)
+    parser.add_argument("--config", type=Path, help="a Ray Serve config; its args are used")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000)
+    options = parser.parse_args(argv)
+    try:
+        _check_port(options.host, options.port)
+        settings = read_settings(options.config) if options.config else Settings()
+        application = build_app(settings)
+    except ConfigurationError as error:
+        print(f"tessera: {error.detail}", file=sys.stderr)
+        return 2
+    return _serve(application, options.host, options.port)
+
+
+def _serve(application: Application, host: str, port: int) -> int:
+    print(f"tessera: starting on http://{host}:{port} ...", flush=True)
+    ray.init(
+        address="local",
+        include_dashboard=False,
+        log_to_driver=os.environ.get("TESSERA_VERBOSE") == "1",
+        configure_logging=False,
+    )
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):  # after ray.init, which sets handlers of its own
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        serve.start(http_options={"host": host, "port": port})
+        started = time.monotonic()
+        serve.run(application, name=APP_NAME, blocking=False)
+        print(_welcome(host, port, time.monotonic() - started), flush=True)
+        stop.wait()
+        print("tessera: stopping", flush=True)
+    finally:
+        ray.shutdown()  # the cluster is this process's own, so it takes Serve with it
+    return 0
+
+
+def _welcome(host: str, port: int, seconds: float) -> str:
+    url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
+    return f"""
+Tessera is ready ({seconds:.0f} s). Its API, to try in a browser:
+
+    {url}/docs
+
+Upscale a picture four times as wide and high:
+
+    curl -sS -F image=@examples/photo.jpg -F scale=4 {url}/v1/upscale -o photo-4x.png
+
+Ctrl-C stops it."""
+
+
+def _check_port(host: str, port: int) -> None:
+    """Ray Serve would say it late and at length.
+
+    Raises:
+        ConfigurationError: if the port is taken or the host is not this machine's.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot listen on {host}:{port}: {error.strerror}. Choose another: make run PORT=8001",
+                field="port",
+            ) from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

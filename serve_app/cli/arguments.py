@@ -1,0 +1,114 @@
+"""The arguments of each command.
+
+The options of an upscale are made from `UpscaleParams`, so a new parameter appears by itself, and their
+values are judged by it alone. This module refuses to know what the commands do.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from serve_app import __version__
+from serve_app.cli.exits import UsageError
+from serve_app.cli.models import list_models
+from serve_app.cli.upscale import upscale_all
+from serve_app.contracts import UpscaleParams, allowed_range
+from serve_app.errors import InvalidParameter
+
+_EXITS = "exit codes: 0 all done, 1 some failed, 2 usage, 3 server not reachable or not ready, 130 interrupted"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Builds the parser; each command's function is in `command`, its parameters' reader in `params`."""
+    parser = argparse.ArgumentParser(
+        prog="tessera",
+        description="Upscales pictures and keeps their structure.",
+        epilog=_EXITS,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"tessera {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_upscale(commands)
+    models = commands.add_parser(
+        "models", help="list the models and their defaults", epilog=_EXITS, allow_abbrev=False
+    )
+    _add_common(models)
+    models.set_defaults(command=list_models)
+    return parser
+
+
+def _add_upscale(commands: Any) -> None:
+    upscale = commands.add_parser(
+        "upscale",
+        help="upscale pictures and folders of pictures",
+        epilog=_EXITS,
+        allow_abbrev=False,
+    )
+    upscale.add_argument("inputs", nargs="+", metavar="IN", help="a picture, or a folder of them")
+    upscale.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        metavar="OUT",
+        help="a file (one picture), whose suffix tells the format; or a folder, created if missing",
+    )
+    _add_common(upscale)
+    upscale.add_argument(
+        "-r", "--recursive", action="store_true", help="descend into folders below a folder"
+    )
+    upscale.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
+    upscale.add_argument(
+        "-j",
+        "--concurrency",
+        type=_positive,
+        metavar="N",
+        help="pictures at once; 2 with --server, else 1",
+    )
+    upscale.add_argument(
+        "--progress",
+        action=argparse.BooleanOptionalAction,
+        help="show progress on stderr; only on a terminal if absent",
+    )
+    parameters = upscale.add_argument_group(
+        "parameters", "An absent one takes the model's default."
+    )
+    for name, field in UpscaleParams.model_fields.items():
+        parameters.add_argument(
+            option_of(name),
+            dest=name,
+            metavar=name.rsplit("_", 1)[-1].upper(),
+            help=f"{field.description} ({allowed_range(UpscaleParams, name)})".replace("%", "%%"),
+        )
+    upscale.set_defaults(command=upscale_all, params=read_params)
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--server", metavar="URL", help="ask a running server instead of computing in this process"
+    )
+    parser.add_argument("--json", action="store_true", help="write JSON to stdout")
+
+
+def option_of(name: str) -> str:
+    """The option that sets a parameter: `true_cfg_scale` is `--true-cfg-scale`."""
+    return "--" + name.replace("_", "-")
+
+
+def read_params(arguments: argparse.Namespace) -> UpscaleParams:
+    """Reads the parameters among the arguments.
+
+    Raises:
+        UsageError: naming the option at fault and what is allowed.
+    """
+    given = {name: getattr(arguments, name) for name in UpscaleParams.model_fields}
+    try:
+        return UpscaleParams.parse({name: text for name, text in given.items() if text is not None})
+    except InvalidParameter as error:
+        raise UsageError(f"{option_of(error.field or '')}: {error.detail}") from None
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)

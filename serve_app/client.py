@@ -1,0 +1,216 @@
+"""A running Tessera server as an `Upscaler`: the same call, over HTTP.
+
+Progress comes as server-sent events; problem documents become the errors of the tree again. It refuses to
+know the server's code: what it reads is what any client would read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+from types import TracebackType
+from typing import Any, NoReturn, Self
+
+import httpx
+
+from serve_app import errors
+from serve_app.contracts import (
+    ModelInfo,
+    Progress,
+    ProgressCallback,
+    ResolvedParams,
+    UpscaleRequest,
+    UpscaleResult,
+)
+
+CONNECT_TIMEOUT_S = 10.0
+SILENCE_TIMEOUT_S = 120.0
+"""The server breaks its silence every 15 s; a connection silent for this long is dead."""
+LONGEST_WAIT_S = 60.0
+"""A server that asks for more patience than this before a retry is asked again after this."""
+
+
+class ServerUnreachable(errors.TesseraError):
+    """The server does not answer, or what answers is not Tessera."""
+
+    code = "server-unreachable"
+    title = "Server unreachable"
+
+
+class HttpUpscaler:
+    """An `Upscaler` that asks a server; an async context manager.
+
+    Args:
+        server: Base URL, such as `http://localhost:8000`.
+        busy_retries: Times that a request is sent again after a 429.
+        transport: For tests; None is the network.
+        sleep: Waits before a retry; for tests.
+    """
+
+    def __init__(
+        self,
+        server: str,
+        *,
+        busy_retries: int = 5,
+        transport: httpx.AsyncBaseTransport | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._server = server
+        self._busy_retries = busy_retries
+        self._sleep = sleep
+        self._http = httpx.AsyncClient(
+            base_url=server,
+            timeout=httpx.Timeout(SILENCE_TIMEOUT_S, connect=CONNECT_TIMEOUT_S, pool=None),
+            transport=transport,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._http.aclose()
+
+    async def upscale(
+        self, request: UpscaleRequest, on_progress: ProgressCallback | None = None
+    ) -> UpscaleResult:
+        """Upscales one picture on the server; see `contracts.Upscaler`.
+
+        A 429 is retried after the time that the server asks for. Cancelling closes the connection, which
+        cancels the work on the server.
+
+        Raises:
+            TesseraError: what the server answered.
+            ServerUnreachable: no server, or not one that speaks Tessera.
+            DeadlineExceeded: not finished within `request.timeout_s`.
+        """
+        try:
+            async with asyncio.timeout(request.timeout_s):
+                for _ in range(self._busy_retries):
+                    try:
+                        return await self._upscale_once(request, on_progress)
+                    except errors.Busy as busy:
+                        await self._sleep(min(busy.retry_after_s or 1.0, LONGEST_WAIT_S))
+                return await self._upscale_once(request, on_progress)
+        except TimeoutError:
+            raise errors.DeadlineExceeded(
+                f"The server did not finish within {request.timeout_s:g} s."
+            ) from None
+
+    async def models(self) -> list[ModelInfo]:
+        """The server's models, the default first.
+
+        Raises:
+            ServerUnreachable: no server, or not one that speaks Tessera.
+        """
+        with self._translated():
+            response = await self._http.get("/v1/models")
+            if response.is_error:
+                self._raise_problem(response)
+            return [ModelInfo.model_validate(found) for found in response.json()["models"]]
+
+    async def ready(self) -> bool:
+        """True only when the server has a warm denoiser.
+
+        Raises:
+            ServerUnreachable: no server at all.
+        """
+        with self._translated():
+            return (await self._http.get("/readyz")).status_code == HTTPStatus.OK
+
+    async def _upscale_once(
+        self, request: UpscaleRequest, on_progress: ProgressCallback | None
+    ) -> UpscaleResult:
+        given = request.params.model_dump(mode="json", exclude_none=True)
+        with self._translated():
+            async with self._http.stream(
+                "POST",
+                "/v1/upscale",
+                files={"image": ("image", request.image, "application/octet-stream")},
+                data={name: str(value) for name, value in given.items()},
+                headers={"Accept": "text/event-stream", "X-Request-Id": request.request_id},
+            ) as response:
+                if response.is_error:
+                    await response.aread()
+                    self._raise_problem(response)
+                async for name, data in _events(response.aiter_lines()):
+                    if name == "progress" and on_progress is not None:
+                        on_progress(Progress.model_validate_json(data))
+                    elif name == "result":
+                        return _result_of(json.loads(data))
+                    elif name == "error":
+                        raise error_of(json.loads(data))
+        raise ServerUnreachable(f"{self._server} closed the connection before the result.")
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """The one seam where the network's errors become the tree's."""
+        try:
+            yield
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            reason = str(error) or type(error).__name__
+            raise ServerUnreachable(f"{self._server} cannot be reached: {reason}") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise ServerUnreachable(f"{self._server} does not speak Tessera: {error!r}") from error
+
+    def _raise_problem(self, response: httpx.Response) -> NoReturn:
+        if "problem+json" not in response.headers.get("Content-Type", ""):
+            raise ServerUnreachable(
+                f"{self._server} answered {response.status_code}, not as Tessera."
+            )
+        raise error_of(response.json())
+
+
+def error_of(document: dict[str, Any]) -> errors.TesseraError:
+    """Makes a problem document the error that it describes; its request id is told in the sentence."""
+    code = document["type"].rsplit(":", 1)[-1]
+    kind = _kinds(errors.TesseraError).get(code, errors.TesseraError)
+    return kind(
+        f"{document['detail']} (request {document['request_id']})",
+        field=document.get("field"),
+        allowed=document.get("allowed"),
+        retry_after_s=document.get("retry_after_s"),
+    )
+
+
+def _kinds(root: type[errors.TesseraError]) -> dict[str, type[errors.TesseraError]]:
+    found = {root.code: root}
+    for kind in root.__subclasses__():
+        found |= _kinds(kind)
+    return found
+
+
+def _result_of(answer: dict[str, Any]) -> UpscaleResult:
+    return UpscaleResult(
+        image=base64.b64decode(answer["image_base64"]),
+        timings_s={name: took_ms / 1000 for name, took_ms in answer["timings_ms"].items()},
+        params=ResolvedParams.model_validate(answer["params"]),
+        **{
+            name: answer[name]
+            for name in UpscaleResult.model_fields
+            if name not in ("image", "timings_s", "params")
+        },
+    )
+
+
+async def _events(lines: AsyncIterator[str]) -> AsyncIterator[tuple[str, str]]:
+    """Reads server-sent events as pairs of name and data; comments and unknown fields are passed over."""
+    name, data = "message", list[str]()
+    async for line in lines:
+        if not line:
+            if data:
+                yield name, "\n".join(data)
+            name, data = "message", []
+        field, _, value = line.partition(":")
+        if field == "event":
+            name = value.removeprefix(" ")
+        elif field == "data":
+            data.append(value.removeprefix(" "))

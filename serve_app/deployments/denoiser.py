@@ -1,0 +1,66 @@
+"""The accelerator's deployment: one engine for each replica, tiles in, tiles out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from serve_app.engine.engine import Engine, StepsDone
+from serve_app.engine.task import TileTask
+from serve_app.local import build_engine
+from serve_app.settings import Settings
+from serve_app.tiling.levels import Levels
+
+
+@dataclass(frozen=True, slots=True)
+class TileSummary:
+    """The last item of a tile's stream: the pixels before it are whole."""
+
+    seconds: float
+
+
+class Denoiser:
+    """Holds the model. A replica is running, for Ray, only once its engine is warm.
+
+    Args:
+        settings: The model, the engine and how often to report.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._engine: Engine = build_engine(settings.model, settings.engine)
+        self._interval_s = settings.requests.progress_interval_s
+
+    async def denoise(
+        self, task: TileTask, control: Levels
+    ) -> AsyncIterator[StepsDone | Levels | TileSummary]:
+        """Computes a tile.
+
+        Yields:
+            `StepsDone` now and then, and always for the last step; then the pixels; then `TileSummary`. So a
+            caller who counts steps knows which item is the pixels and need not open it.
+        """
+        started = told = time.monotonic()
+        async with aclosing(self._engine.denoise(task, control)) as events:
+            async for event in events:
+                if not isinstance(event, StepsDone):
+                    yield event
+                elif event.done == event.total or time.monotonic() - told >= self._interval_s:
+                    told = time.monotonic()
+                    yield event
+        yield TileSummary(time.monotonic() - started)
+
+    def load(self) -> int:
+        """Tiles in this replica's engine now."""
+        return self._engine.load
+
+    def check_health(self) -> None:
+        """Ray replaces the replica when this raises."""
+        if not self._engine.alive:
+            raise RuntimeError("the engine's thread has ended")
+
+    def __del__(self) -> None:
+        engine = getattr(self, "_engine", None)
+        if engine is not None:
+            engine.close()

@@ -1,0 +1,65 @@
+"""The ingress: HTTP and Ray handles in, one `Conductor.upscale()` call each."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+from starlette.types import ASGIApp
+
+from serve_app.api import create_api
+from serve_app.contracts import ModelInfo, UpscaleParams, UpscaleRequest, UpscaleResult
+from serve_app.deployments.handles import RayDenoiser, RayFinisher, RayPreparer
+from serve_app.settings import Settings
+from serve_app.upscale import Conductor
+
+
+@serve.ingress()
+class Gateway:
+    """Conducts requests; holds no pixel and no model.
+
+    Args:
+        settings: Of the whole application.
+        model: The model that the denoisers hold.
+        preprocess: Handle of `Preprocess`.
+        denoiser: Handle of `Denoiser`.
+        postprocess: Handle of `Postprocess`.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        model: ModelInfo,
+        preprocess: DeploymentHandle,
+        denoiser: DeploymentHandle,
+        postprocess: DeploymentHandle,
+    ) -> None:
+        self._settings = settings
+        self._conductor = Conductor(
+            [model],
+            RayPreparer(preprocess),
+            RayDenoiser(denoiser),
+            RayFinisher(postprocess),
+            settings.requests,
+        )
+
+    def __serve_build_asgi_app__(self) -> ASGIApp:
+        return create_api(self._conductor, self._settings, stamps_request_id=False)
+
+    async def upscale(self, image: bytes, params: Mapping[str, Any] | None = None) -> UpscaleResult:
+        """Upscales one picture for a caller with a Ray handle.
+
+        Args:
+            image: The encoded file.
+            params: The fields of `UpscaleParams`, such as `{"scale": 2}`.
+
+        Raises:
+            TesseraError: any branch of the tree; Ray delivers it as the cause of a RayTaskError.
+        """
+        request = UpscaleRequest(
+            image=image, params=UpscaleParams.parse(params or {}), request_id=uuid.uuid4().hex
+        )
+        return await self._conductor.upscale(request)

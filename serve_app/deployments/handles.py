@@ -1,0 +1,158 @@
+"""Adapters: Ray Serve handles as the conductor's three parts. Foreign errors are translated here, once.
+
+Pixels are passed on as Ray object references. They are owned by the gateway that asked for them, so they
+live while its request lives, and no picture passes through its event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import ray
+import ray.exceptions
+from ray import ObjectRef, serve
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from ray.serve.handle import DeploymentHandle
+
+from serve_app.contracts import ModelInfo, ResolvedParams
+from serve_app.engine.task import TileTask
+from serve_app.errors import Busy, ReplicaLost, TesseraError
+from serve_app.upscale import Prepared
+
+_LOST = (
+    ray.exceptions.RayActorError,
+    ray.exceptions.WorkerCrashedError,
+    ray.exceptions.NodeDiedError,
+    ray.exceptions.ObjectLostError,
+    DeploymentUnavailableError,
+)
+_READY_CACHE_S = 1.0
+
+
+def translate(error: BaseException) -> BaseException:
+    """Turns what Ray raises into our tree; anything else is returned as it is."""
+    if isinstance(error, ray.exceptions.RayTaskError):
+        return error.cause if isinstance(error.cause, TesseraError) else error
+    if isinstance(error, _LOST):
+        return ReplicaLost(f"{type(error).__name__}: a replica was lost", retry_after_s=5)
+    if isinstance(error, BackPressureError):
+        return Busy("all queues are full", retry_after_s=5)
+    return error
+
+
+@asynccontextmanager
+async def _stream(handle: DeploymentHandle, *args: Any) -> AsyncIterator[_Stream]:
+    """A streaming call; leaving the block before its end cancels it at the replica."""
+    response = handle.remote(*args)
+    stream = _Stream()
+    try:
+        stream.refs = await response._to_object_ref_gen()
+        yield stream
+    except BaseException as error:
+        response.cancel()
+        translated = translate(error)
+        if translated is error:
+            raise
+        raise translated from None
+
+
+class _Stream:
+    """The items of a streaming call, as references."""
+
+    refs: Any
+
+    async def next_ref(self) -> ObjectRef:
+        """The next item, unopened. Raises StopAsyncIteration at the end."""
+        return await anext(self.refs)
+
+    async def next(self) -> Any:
+        """The next item's value."""
+        return await (await self.next_ref())
+
+
+class RayPreparer:
+    """The Preprocess deployment; satisfies `upscale.Preparer`."""
+
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self._handle = handle.options(method_name="prepare", stream=True)
+
+    async def prepare(self, image: bytes, params: ResolvedParams, model: ModelInfo) -> Prepared:
+        """See `upscale.Preparer`."""
+        async with _stream(self._handle, image, params, model) as stream:
+            outline = await stream.next()
+            source = await stream.next_ref()
+            crops = [ref async for ref in stream.refs]
+            if len(crops) != outline.plan.count:  # the last item is the error that ended the stream
+                await (crops or [source])[-1]
+            return Prepared(outline, source, crops)
+
+
+class RayDenoiser:
+    """The Denoiser deployment; satisfies `upscale.TileDenoiser`."""
+
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self._handle = handle.options(method_name="denoise", stream=True)
+        self._deployment = handle.deployment_id
+        self._ready = False
+        self._asked_at = float("-inf")
+
+    async def denoise(
+        self, task: TileTask, crop: ObjectRef, on_steps: Callable[[int], None]
+    ) -> ObjectRef:
+        """See `upscale.TileDenoiser`."""
+        async with _stream(self._handle, task, crop) as stream:
+            done = 0
+            while done < task.params.steps:
+                done = (await stream.next()).done
+                on_steps(done)
+            pixels = await stream.next_ref()
+            try:
+                await stream.next()
+            except StopAsyncIteration:
+                await pixels  # not pixels, but the error that ended the stream
+            return pixels
+
+    async def ready(self) -> bool:
+        """Whether a replica runs; asks Ray Serve's controller at most once a second."""
+        if time.monotonic() - self._asked_at > _READY_CACHE_S:
+            self._ready = await asyncio.to_thread(self._ask)
+            self._asked_at = time.monotonic()
+        return self._ready
+
+    def _ask(self) -> bool:
+        application = serve.status().applications.get(self._deployment.app_name)
+        if application is None or self._deployment.name not in application.deployments:
+            return False
+        states = application.deployments[self._deployment.name].replica_states
+        return bool(states.get("RUNNING", 0))
+
+
+class RayFinisher:
+    """The Postprocess deployment; satisfies `upscale.Finisher`."""
+
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self._handle = handle.options(method_name="finish")
+
+    async def finish(
+        self,
+        prepared: Prepared,
+        params: ResolvedParams,
+        model: ModelInfo,
+        tiles: Sequence[ObjectRef],
+    ) -> bytes:
+        """See `upscale.Finisher`."""
+        plan, rounds = prepared.outline.plan, model.backprojection_rounds
+        response = self._handle.remote(plan, params, rounds, prepared.source, *tiles)
+        try:
+            encoded: bytes = await response
+        except BaseException as error:
+            response.cancel()
+            translated = translate(error)
+            if translated is error:
+                raise
+            raise translated from None
+        return encoded

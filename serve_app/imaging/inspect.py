@@ -1,0 +1,122 @@
+"""Judges an upload from its header: whether we read it and whether it is within the limits.
+
+It runs before anything is decoded or allocated, because a file of a hundred bytes can claim to hold
+gigabytes. It refuses to know pixels: a picture that passes here may still turn out to be broken.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from serve_app.errors import BrokenImage, InvalidParameter, TooLarge, UnsupportedImage
+from serve_app.imaging.containers import READERS, SourceFormat, recognise
+from serve_app.settings import ImageLimits
+
+ALLOWED_FORMATS = "PNG, JPEG or WebP"
+FIELD = "image"
+
+_REFUSED = {  # what people do send, so that the answer can name it; (first byte's place, bytes)
+    "a GIF": (0, b"GIF8"),
+    "a TIFF": (0, b"II*\0"),
+    "a big-endian TIFF": (0, b"MM\0*"),
+    "a BMP": (0, b"BM"),
+    "a PDF": (0, b"%PDF"),
+    "a Photoshop document": (0, b"8BPS"),
+    "an SVG or XML text": (0, b"<"),
+    "an AVIF": (4, b"ftypavif"),
+    "a HEIC": (4, b"ftypheic"),
+    "a video or another picture of its family": (4, b"ftyp"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a file's header says.
+
+    Attributes:
+        format: The file format, by its first bytes.
+        height: Rows as the picture is seen, px: after `orientation`.
+        width: Columns as the picture is seen, px.
+        has_alpha: Whether it declares transparency; what it declares may still be all opaque.
+        orientation: EXIF's 1 to 8: how the stored rows are to be turned.
+        bit_depth: Bits of one stored sample.
+    """
+
+    format: SourceFormat
+    height: int
+    width: int
+    has_alpha: bool
+    orientation: int
+    bit_depth: int
+
+
+def inspect(data: bytes, limits: ImageLimits) -> Header:
+    """Reads and judges a file's header.
+
+    Args:
+        data: The whole file.
+        limits: What an upload may weigh.
+
+    Raises:
+        InvalidParameter: no data at all.
+        UnsupportedImage: not a PNG, JPEG or WebP file.
+        TooLarge: over `limits.upload_bytes` or `limits.source_pixels`.
+        BrokenImage: the header ends early or makes no sense.
+    """
+    if not data:
+        raise InvalidParameter(f"{FIELD}: it is empty", field=FIELD, allowed=ALLOWED_FORMATS)
+    if len(data) > limits.upload_bytes:
+        raise TooLarge(
+            f"{FIELD}: {len(data)} bytes are more than the limit of {limits.upload_bytes}",
+            field=FIELD,
+            allowed=f"at most {limits.upload_bytes} bytes",
+        )
+    found = recognise(data)
+    if found is None:
+        raise UnsupportedImage(
+            f"{FIELD}: this is {_guess(data)}; allowed: {ALLOWED_FORMATS}",
+            field=FIELD,
+            allowed=ALLOWED_FORMATS,
+        )
+    header = _read(found, data)
+    pixels = header.height * header.width
+    if pixels > limits.source_pixels:
+        raise TooLarge(
+            f"{FIELD}: {header.width}x{header.height} is {pixels} pixels, more than the limit of"
+            f" {limits.source_pixels}",
+            field=FIELD,
+            allowed=f"at most {limits.source_pixels} pixels",
+        )
+    return header
+
+
+def broken(reason: object, found: SourceFormat) -> BrokenImage:
+    """The error for a file that does not decode; `reason` is the decoder's own words."""
+    return BrokenImage(
+        f"{FIELD}: this {found.upper()} file does not decode: {reason}",
+        field=FIELD,
+        allowed=f"a whole {ALLOWED_FORMATS} file",
+    )
+
+
+def _read(found: SourceFormat, data: bytes) -> Header:
+    try:
+        facts = READERS[found](data)
+    except (struct.error, IndexError):
+        raise broken("its header ends too early", found) from None
+    except ValueError as error:
+        raise broken(error, found) from None
+    if not facts.height or not facts.width:
+        raise broken(f"it claims to be {facts.width}x{facts.height} px", found)
+    height, width = facts.height, facts.width
+    if facts.orientation >= 5:  # 5 to 8 lay the picture on its side
+        height, width = width, height
+    return Header(found, height, width, facts.has_alpha, facts.orientation, facts.bit_depth)
+
+
+def _guess(data: bytes) -> str:
+    for name, (at, magic) in _REFUSED.items():
+        if data.startswith(magic, at):
+            return f"{name} file"
+    return "no picture that is known here"

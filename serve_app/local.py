@@ -1,0 +1,117 @@
+"""The whole product in one process, without Ray: for the CLI, for notebooks and for tests."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+from serve_app.contracts import ModelInfo, ResolvedParams, Upscaler
+from serve_app.engine.engine import Engine, StepsDone
+from serve_app.engine.scheduler import Scheduler
+from serve_app.engine.task import TileTask
+from serve_app.models.catalog import find_model, read_model_info
+from serve_app.settings import EngineSettings, ImageLimits, Settings
+from serve_app.stages import Source, cut, finish, open_source, outline
+from serve_app.tiling.levels import Levels
+from serve_app.upscale import Conductor, Prepared
+
+
+class LocalPreparer:
+    """Prepares pictures on a thread."""
+
+    def __init__(self, limits: ImageLimits) -> None:
+        self._limits = limits
+
+    async def prepare(self, image: bytes, params: ResolvedParams, model: ModelInfo) -> Prepared:
+        """See `upscale.Preparer`."""
+
+        def work() -> Prepared:
+            found = outline(image, params, model, self._limits)
+            source = open_source(image, self._limits)
+            return Prepared(found, source, list(cut(source, found.plan)))
+
+        return await asyncio.to_thread(work)
+
+
+class LocalDenoiser:
+    """Denoises tiles with an engine of this process."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def denoise(
+        self, task: TileTask, crop: Levels, on_steps: Callable[[int], None]
+    ) -> Levels:
+        """See `upscale.TileDenoiser`."""
+        events = self._engine.denoise(task, crop)
+        try:
+            async for event in events:
+                if not isinstance(event, StepsDone):
+                    return event
+                on_steps(event.done)
+        finally:
+            await events.aclose()
+        raise RuntimeError("an engine's events end with pixels")
+
+    async def ready(self) -> bool:
+        """See `upscale.TileDenoiser`."""
+        return self._engine.alive
+
+
+class LocalFinisher:
+    """Finishes pictures on a thread."""
+
+    async def finish(
+        self, prepared: Prepared, params: ResolvedParams, model: ModelInfo, tiles: Sequence[Levels]
+    ) -> bytes:
+        """See `upscale.Finisher`."""
+        source: Source = prepared.source
+        rounds = model.backprojection_rounds
+        plan = prepared.outline.plan
+        return await asyncio.to_thread(finish, plan, params, rounds, source, tiles)
+
+
+def build_engine(model_name: str, settings: EngineSettings) -> Engine:
+    """Loads a model and starts an engine on it.
+
+    Args:
+        model_name: A shipped model's name or a folder.
+        settings: Device, type and batch.
+
+    Raises:
+        ConfigurationError: if the model or the device cannot be used.
+    """
+    from serve_app.diffusion.loader import choose_device, load_model
+    from serve_app.engine.runner import FluxRunner
+
+    device, dtype = choose_device(settings.device, settings.dtype)
+    model = load_model(find_model(model_name), device, dtype)
+    runner = FluxRunner(model, settings.threads)
+    return Engine(runner, Scheduler(settings.max_batch, settings.max_waiting))
+
+
+@asynccontextmanager
+async def local_upscaler(settings: Settings) -> AsyncIterator[Upscaler]:
+    """An upscaler in this process; its engine ends with the context.
+
+    Raises:
+        ConfigurationError: if the model or the device cannot be used.
+    """
+    info = read_model_info(find_model(settings.model))
+    engine = await asyncio.to_thread(build_engine, settings.model, settings.engine)
+    try:
+        yield conduct(info, engine, settings)
+    finally:
+        await asyncio.to_thread(engine.close)
+
+
+def conduct(info: ModelInfo, engine: Engine, settings: Settings) -> Conductor:
+    """Puts a conductor before an engine of this process."""
+    return Conductor(
+        [info],
+        LocalPreparer(settings.images),
+        LocalDenoiser(engine),
+        LocalFinisher(),
+        settings.requests,
+    )

@@ -1,0 +1,152 @@
+"""Fakes for the engine's seams: what gives each tile's crop back, at a pace and with faults that a test sets.
+
+Nothing here is imported by the product. It refuses to know networks, and test frameworks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Any
+
+from serve_app.engine.engine import Engine
+from serve_app.engine.scheduler import Kind, Scheduler
+from serve_app.engine.task import Entry, TileTask
+from serve_app.errors import TesseraError, TileFailed
+from serve_app.tiling.levels import Levels
+
+
+class IdentityDenoiser:
+    """An `upscale.TileDenoiser` that gives each crop back, without an engine.
+
+    Args:
+        on_tile: Awaited for each tile after its last step; may wait, and may raise what it shall fail with.
+
+    Attributes:
+        tasks: Every task so far, sent again or not.
+    """
+
+    def __init__(self, on_tile: Callable[[TileTask], Awaitable[None]] | None = None) -> None:
+        self.tasks: list[TileTask] = []
+        self._on_tile = on_tile
+
+    async def denoise(self, task: TileTask, crop: Any, on_steps: Callable[[int], None]) -> Any:
+        """Reports every step, then gives the crop back."""
+        self.tasks.append(task)
+        for done in range(1, task.params.steps + 1):
+            await asyncio.sleep(0)
+            on_steps(done)
+        if self._on_tile is not None:
+            await self._on_tile(task)
+        return crop
+
+    async def ready(self) -> bool:
+        """Always."""
+        return True
+
+
+class IdentityRunner:
+    """An `engine.Runner` that gives each control crop back after its steps.
+
+    Attributes:
+        rows: What is kept for each entry, by its id.
+    """
+
+    def __init__(self) -> None:
+        self.rows: dict[int, Levels] = {}
+
+    def plan(self, task: TileTask) -> int:
+        """The steps of a task."""
+        return task.params.steps
+
+    def open(self) -> None:
+        """Nothing to warm."""
+
+    def encode(self, entries: Sequence[Entry], controls: Sequence[Levels]) -> None:
+        """Keeps the crops."""
+        self.rows |= {entry.id: crop for entry, crop in zip(entries, controls, strict=True)}
+
+    def step(self, entries: Sequence[Entry]) -> None:
+        """Changes nothing; an entry that was never encoded is a KeyError."""
+        for entry in entries:
+            self.rows[entry.id] = self.rows[entry.id]
+
+    def decode(self, entries: Sequence[Entry]) -> list[Levels | TesseraError]:
+        """The crops."""
+        return [self.rows[entry.id] for entry in entries]
+
+    def drop(self, entry_id: int) -> None:
+        """Forgets the crop."""
+        self.rows.pop(entry_id, None)
+
+
+class PacedRunner(IdentityRunner):
+    """An `IdentityRunner` that takes its time, logs its turns and fails where it is told to.
+
+    Args:
+        step_s: Seconds that each step of a batch takes.
+        fail_at: (tile index, step) pairs, steps counting from 0: a batch that holds one of them raises.
+        nan_at: (tile index, step) pairs: from that step on the tile is NaN, which its decoding finds.
+        on_turn: Called on the engine's thread before each turn; may block it, and may raise to fail it.
+
+    Attributes:
+        turns: Every turn begun so far: its kind and the indices of its tiles.
+    """
+
+    def __init__(
+        self,
+        step_s: float = 0,
+        fail_at: Collection[tuple[int, int]] = (),
+        nan_at: Collection[tuple[int, int]] = (),
+        on_turn: Callable[[Kind, Sequence[Entry]], None] | None = None,
+    ) -> None:
+        super().__init__()
+        self.turns: list[tuple[Kind, tuple[int, ...]]] = []
+        self._step_s = step_s
+        self._fail_at = fail_at
+        self._nan_at = nan_at
+        self._on_turn = on_turn
+        self._spoilt: set[int] = set()
+
+    def encode(self, entries: Sequence[Entry], controls: Sequence[Levels]) -> None:
+        """Logs the turn and keeps the crops."""
+        self._begin(Kind.ENCODE, entries)
+        super().encode(entries, controls)
+
+    def step(self, entries: Sequence[Entry]) -> None:
+        """Logs the turn, waits, then fails or spoils what it was told to."""
+        self._begin(Kind.STEP, entries)
+        time.sleep(self._step_s)
+        for entry in entries:
+            if (entry.task.index, entry.steps_done) in self._fail_at:
+                raise RuntimeError(f"told to fail at step {entry.steps_done}")
+        super().step(entries)
+        for entry in entries:
+            if (entry.task.index, entry.steps_done) in self._nan_at:
+                self._spoilt.add(entry.id)
+
+    def decode(self, entries: Sequence[Entry]) -> list[Levels | TesseraError]:
+        """Logs the turn; gives the crops back, or an error for a spoilt tile."""
+        self._begin(Kind.DECODE, entries)
+        return [
+            TileFailed(f"tile {entry.task.index} came out as NaN")
+            if entry.id in self._spoilt
+            else crop
+            for entry, crop in zip(entries, super().decode(entries), strict=True)
+        ]
+
+    def drop(self, entry_id: int) -> None:
+        """Forgets the crop and that it was spoilt."""
+        super().drop(entry_id)
+        self._spoilt.discard(entry_id)
+
+    def _begin(self, kind: Kind, entries: Sequence[Entry]) -> None:
+        self.turns.append((kind, tuple(entry.task.index for entry in entries)))
+        if self._on_turn is not None:
+            self._on_turn(kind, entries)
+
+
+def identity_engine(max_batch: int = 4, max_waiting: int = 64) -> Engine:
+    """Starts an engine that gives each crop back; the caller closes it."""
+    return Engine(IdentityRunner(), Scheduler(max_batch, max_waiting))

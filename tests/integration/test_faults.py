@@ -1,0 +1,49 @@
+"""A replica of the Denoiser killed in the middle of a picture costs its tiles, not the picture."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+import ray
+from ray import serve
+
+from serve_app.app import APP_NAME
+from serve_app.testing import photo_like, png_bytes
+from tests.integration.conftest import Application
+
+pytestmark = pytest.mark.integration
+
+
+def kill_denoiser() -> None:
+    for actor in ray.util.list_named_actors(all_namespaces=True):
+        if actor["name"].startswith(f"SERVE_REPLICA::{APP_NAME}#Denoiser#"):
+            ray.kill(ray.get_actor(actor["name"], namespace=actor["namespace"]))
+
+
+def test_a_killed_replica_does_not_cost_the_picture(application: Application) -> None:
+    denoiser = serve.get_deployment_handle("Denoiser", APP_NAME)
+    image = png_bytes(photo_like(150, 150))
+
+    def run() -> httpx.Response:
+        with application.client() as client:
+            return client.post(
+                "/v1/upscale",
+                files={"image": image},
+                data={"seed": "8", "steps": "8"},
+                headers={"Accept": "application/json"},
+            )
+
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(run)
+        while denoiser.load.remote().result() == 0:
+            time.sleep(0.05)
+        kill_denoiser()
+        interrupted = answer.result().json()
+    undisturbed = run().json()
+
+    assert interrupted["tiles_retried"] > 0
+    assert undisturbed["tiles_retried"] == 0
+    assert interrupted["image_base64"] == undisturbed["image_base64"]

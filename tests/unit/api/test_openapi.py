@@ -1,0 +1,115 @@
+"""The document that /docs is made from."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from jsonschema import Draft202012Validator
+
+from serve_app.contracts import UpscaleParams
+from serve_app.testing import FakeUpscaler
+from tests.unit.api.conftest import PNG
+
+
+@pytest.fixture
+async def document(http: httpx.AsyncClient) -> Any:
+    return (await http.get("/openapi.json")).json()
+
+
+def nodes(value: Any) -> Iterator[Any]:
+    yield value
+    for child in (
+        value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    ):
+        yield from nodes(child)
+
+
+def operation(document: Any) -> Any:
+    return document["paths"]["/v1/upscale"]["post"]
+
+
+def test_every_reference_leads_somewhere(document: Any) -> None:
+    found = [node["$ref"] for node in nodes(document) if isinstance(node, dict) and "$ref" in node]
+    assert len(found) > 10
+    for reference in found:
+        target = document
+        for step in reference.removeprefix("#/").split("/"):
+            target = target[step]
+
+
+def test_every_schema_is_valid(document: Any) -> None:
+    assert document["openapi"].startswith("3.1")
+    for schema in document["components"]["schemas"].values():
+        Draft202012Validator.check_schema(schema)
+    for body in operation(document)["requestBody"]["content"].values():
+        Draft202012Validator.check_schema(body["schema"])
+
+
+def test_every_parameter_is_in_both_bodies(document: Any) -> None:
+    bodies = operation(document)["requestBody"]["content"]
+    for kind, picture in (("multipart/form-data", "image"), ("application/json", "image_base64")):
+        schema = bodies[kind]["schema"]
+        assert list(schema["properties"]) == [picture, *UpscaleParams.model_fields]
+        assert schema["required"] == [picture]
+        assert all(field["description"] for field in schema["properties"].values())
+    form = bodies["multipart/form-data"]["schema"]["properties"]
+    assert form["image"]["format"] == "binary"
+    assert (form["steps"]["type"], form["steps"]["minimum"], form["steps"]["maximum"]) == (
+        "integer",
+        1,
+        100,
+    )
+    assert form["strength"]["exclusiveMinimum"] == 0
+    assert form["output_format"]["enum"] == ["png", "jpeg", "webp"]
+    assert (form["prompt"]["type"], form["prompt"]["maxLength"]) == ("string", 4000)
+    numbers = [field for field in form.values() if field["type"] in ("integer", "number")]
+    assert len(numbers) == 12
+    assert all("maximum" in field for field in numbers)
+
+
+def test_every_answer_is_described(document: Any) -> None:
+    answers = operation(document)["responses"]
+    expected = {"200", "400", "406", "413", "415", "422", "429", "500", "503", "504"}
+    assert set(answers) == expected
+    assert next(iter(answers["200"]["content"])) == "image/*"
+    assert set(answers["200"]["content"]) == {"image/*", "application/json", "text/event-stream"}
+    for status in expected - {"200"}:
+        assert set(answers[status]["content"]) == {"application/problem+json"}
+
+
+async def test_real_answers_match_their_schemas(
+    http: httpx.AsyncClient, upscaler: FakeUpscaler, document: Any
+) -> None:
+    def check(name: str, instance: Any) -> None:
+        schema = {"$ref": f"#/components/schemas/{name}", "components": document["components"]}
+        Draft202012Validator(schema).validate(instance)
+
+    headers = {"Accept": "application/json"}
+    file = {"image": ("photo.png", PNG)}
+    check("UpscaleAnswer", (await http.post("/v1/upscale", files=file, headers=headers)).json())
+    check("Problem", (await http.post("/v1/upscale", files=file, data={"steps": "0"})).json())
+    check("ModelList", (await http.get("/v1/models")).json())
+    check("Readiness", (await http.get("/readyz")).json())
+
+
+def test_examples_match_their_schemas(document: Any) -> None:
+    for name in ("UpscaleAnswer", "Problem"):
+        schema = {"$ref": f"#/components/schemas/{name}", "components": document["components"]}
+        example = document["components"]["schemas"][name]["example"]
+        Draft202012Validator(schema).validate(example)
+
+
+async def test_what_the_docs_page_sends_works(http: httpx.AsyncClient) -> None:
+    """The page asks for the first listed type, and sends fields left empty."""
+    response = await http.post(
+        "/v1/upscale",
+        files={"image": ("photo.png", PNG, "image/png")},
+        data={"scale": "2", "steps": "", "prompt": "", "output_format": "jpeg"},
+        headers={"Accept": "image/*"},
+    )
+    assert (response.status_code, response.headers["Content-Type"]) == (200, "image/jpeg")
+
+
+async def test_asking_twice_gives_the_same(http: httpx.AsyncClient, document: Any) -> None:
+    assert (await http.get("/openapi.json")).json() == document

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import struct
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serve_app.imaging.containers import READERS, SourceFormat, read_jpeg, read_png, recognise
+from tests.unit.imaging.pictures import chunk, exif, png, saved, smooth
+
+WHOLE = {kind: saved(smooth(), kind.upper(), exif=exif(1)) for kind in SourceFormat}
+
+
+@pytest.mark.parametrize("kind", SourceFormat)
+def test_a_format_is_told_by_its_first_bytes(kind):
+    assert recognise(WHOLE[kind]) is kind
+    assert recognise(WHOLE[kind][:12]) is kind
+    assert recognise(b"x" + WHOLE[kind]) is None
+
+
+@pytest.mark.parametrize("kind", SourceFormat)
+@settings(deadline=None)
+@given(place=st.integers(0, 200), value=st.integers(0, 255), end=st.integers(12, 3000))
+def test_bent_and_cut_files_raise_only_what_is_promised(kind, place, value, end):
+    bent = bytearray(WHOLE[kind][:end])
+    bent[place % len(bent)] = value
+    try:
+        facts = READERS[kind](bytes(bent))
+    except (struct.error, IndexError, ValueError):
+        return
+    assert 1 <= facts.orientation <= 8
+    assert facts.height >= 0
+    assert facts.width >= 0
+
+
+def test_bits_of_a_sample():
+    assert read_png(png(2, 16, 0, [b"\0\1\0\2"])).bit_depth == 16
+    assert read_png(png(8, 1, 0, [b"\xaa"])).bit_depth == 1
+
+
+def test_a_thumbnail_inside_exif_is_not_the_picture():
+    thumbnail = saved(smooth(8, 8), "JPEG")
+    block = b"Exif\0\0" + exif(3) + thumbnail
+    facts = read_jpeg(saved(smooth(40, 60), "JPEG", exif=block))
+    assert (facts.height, facts.width, facts.orientation) == (40, 60, 3)
+
+
+def test_padding_and_strays_before_a_marker_are_passed_over():
+    data = WHOLE[SourceFormat.JPEG]
+    facts = read_jpeg(data[:2] + b"\xff\xff\xff\0\0" + data[2:])
+    assert (facts.height, facts.width) == (40, 60)
+
+
+def test_files_in_endless_parts_are_refused():
+    many = 60_000
+    pixels = png(3, 8, 0, [b"abc"])
+    riff = b"RIFF\0\0\0\0WEBPVP8X" + struct.pack("<I", 10) + b"\0" * 10
+    for kind, data in (
+        (SourceFormat.PNG, pixels[:33] + chunk(b"teSt") * many + pixels[33:]),
+        (SourceFormat.JPEG, b"\xff\xd8" + b"\xff\xfe\0\2" * many + WHOLE[SourceFormat.JPEG][2:]),
+        (SourceFormat.WEBP, riff + b"teSt\0\0\0\0" * many),
+    ):
+        with pytest.raises(ValueError, match="50000 parts"):
+            READERS[kind](data)
