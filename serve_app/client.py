@@ -170,13 +170,16 @@ class HttpUpscaler:
 
 
 def error_of(document: dict[str, Any]) -> errors.TesseraError:
-    """Makes a problem document the error that it describes; its request id is told in the sentence."""
+    """Makes a problem document the error that it describes; its sentence tells all that a person needs."""
     code = document["type"].rsplit(":", 1)[-1]
     kind = _kinds(errors.TesseraError).get(code, errors.TesseraError)
+    detail, allowed = document["detail"], document.get("allowed")
+    if allowed is not None and allowed not in detail:
+        detail = f"{detail}; allowed: {allowed}"
     return kind(
-        f"{document['detail']} (request {document['request_id']})",
+        f"{detail} (request {document['request_id']})",
         field=document.get("field"),
-        allowed=document.get("allowed"),
+        allowed=allowed,
         retry_after_s=document.get("retry_after_s"),
     )
 

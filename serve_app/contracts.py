@@ -1,138 +1,36 @@
 """The shared words: what a caller asks for, what comes back, and the one call that all doors make.
 
-Ranges are enforced here and nowhere else. A parameter that is None means "the model's default"; a model's
-defaults and its narrower limits come from its `tessera.json` (`ModelInfo`). This module refuses to know
-pixels, tensors, processes and protocols.
+What a caller may give stands in `params`; a model's defaults and its narrower limits come from its
+`tessera.json` (`ModelInfo`). This module refuses to know pixels, tensors, processes and protocols.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from enum import StrEnum
-from typing import Annotated, Any, Protocol, Self
+from collections.abc import Callable
+from typing import Protocol, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from serve_app.errors import InvalidParameter
+from serve_app.params import MAX_SEED, Contract, OutputFormat, UpscaleParams, allowed_range
 
-MAX_SEED = 2**63 - 1
-
-
-class Contract(BaseModel):
-    """A frozen record that refuses unknown fields, infinities and NaN."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class OutputFormat(StrEnum):
-    """The file formats that a result can be encoded in."""
-
-    PNG = "png"
-    JPEG = "jpeg"
-    WEBP = "webp"
-
-    @property
-    def media_type(self) -> str:
-        """The IANA media type, such as `image/png`."""
-        return f"image/{self.value}"
-
-
-def _no_bool(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("a number is needed, not true or false")
-    return value
-
-
-Int = Annotated[int, BeforeValidator(_no_bool)]
-Float = Annotated[float, BeforeValidator(_no_bool)]
-
-
-class UpscaleParams(Contract):
-    """What a caller may ask for. None everywhere means: the model's default."""
-
-    model: str | None = Field(
-        None, max_length=200, description="Name of the model; the server's first if absent."
-    )
-    scale: Float | None = Field(
-        None, ge=1, le=8, description="Enlargement of each side; any number from 1 to 8."
-    )
-    width: Int | None = Field(
-        None,
-        ge=1,
-        le=65535,
-        description="Fit the result inside this width, px; the aspect ratio is kept.",
-    )
-    height: Int | None = Field(
-        None,
-        ge=1,
-        le=65535,
-        description="Fit the result inside this height, px; the aspect ratio is kept.",
-    )
-    steps: Int | None = Field(None, ge=1, le=100, description="Denoising steps for each tile.")
-    strength: Float | None = Field(
-        None,
-        gt=0,
-        le=1,
-        description="1 starts from pure noise; lower starts from the noised source and stays nearer.",
-    )
-    guidance_scale: Float | None = Field(
-        None, ge=0, le=30, description="Distilled guidance, for models that embed it."
-    )
-    control_scale: Float | None = Field(
-        None, ge=0, le=2, description="How strongly the ControlNet holds the source."
-    )
-    control_start: Float | None = Field(
-        None, ge=0, le=1, description="Fraction of the steps at which control begins."
-    )
-    control_end: Float | None = Field(
-        None, ge=0, le=1, description="Fraction of the steps at which control ends."
-    )
-    prompt: str | None = Field(
-        None, max_length=4000, description="What the picture shows, for models that read it."
-    )
-    negative_prompt: str | None = Field(
-        None,
-        max_length=4000,
-        description="What to steer away from; acts when true_cfg_scale is above 1.",
-    )
-    true_cfg_scale: Float | None = Field(
-        None,
-        ge=1,
-        le=20,
-        description="Classifier-free guidance against the negative prompt; 1 is off.",
-    )
-    seed: Int | None = Field(
-        None, ge=0, le=MAX_SEED, description="Seed of the noise; drawn and reported if absent."
-    )
-    output_format: OutputFormat | None = Field(None, description="File format of the result.")
-    quality: Int | None = Field(None, ge=1, le=100, description="Quality of a JPEG or WebP result.")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.scale is not None and (self.width is not None or self.height is not None):
-            raise ValueError("scale: give either scale or width/height, not both")
-        if (
-            self.control_start is not None
-            and self.control_end is not None
-            and self.control_start >= self.control_end
-        ):
-            raise ValueError("control_start: must be below control_end")
-        return self
-
-    @classmethod
-    def parse(cls, raw: Mapping[str, Any]) -> Self:
-        """Reads parameters that came from outside.
-
-        Args:
-            raw: Names and values; numbers may be strings, as forms send them.
-
-        Raises:
-            InvalidParameter: naming the field at fault and what is allowed.
-        """
-        try:
-            return cls.model_validate(dict(raw))
-        except ValidationError as error:
-            raise _first_fault(cls, error) from None
+__all__ = [
+    "MAX_SEED",
+    "Contract",
+    "Defaults",
+    "Limits",
+    "ModelInfo",
+    "OutputFormat",
+    "Progress",
+    "ProgressCallback",
+    "ResolvedParams",
+    "UpscaleParams",
+    "UpscaleRequest",
+    "UpscaleResult",
+    "Upscaler",
+    "allowed_range",
+    "resolve",
+]
 
 
 class Limits(Contract):
@@ -327,35 +225,3 @@ class Upscaler(Protocol):
     async def ready(self) -> bool:
         """True only when a denoiser has loaded and warmed its model."""
         ...
-
-
-def _first_fault(cls: type[BaseModel], error: ValidationError) -> InvalidParameter:
-    fault = error.errors(include_url=False)[0]
-    if not fault["loc"]:  # a rule between fields; its message begins with the field's name
-        message = fault["msg"].removeprefix("Value error, ")
-        return InvalidParameter(message, field=message.split(":")[0])
-    name = str(fault["loc"][0])
-    if fault["type"] == "extra_forbidden":
-        known = ", ".join(cls.model_fields)
-        return InvalidParameter(f"{name}: no such parameter", field=name, allowed=f"one of {known}")
-    allowed = allowed_range(cls, name)
-    message = fault["msg"].removeprefix("Value error, ")
-    return InvalidParameter(f"{name}: {message}; allowed: {allowed}", field=name, allowed=allowed)
-
-
-def allowed_range(cls: type[BaseModel], name: str) -> str:
-    """Says in words what a field accepts, from its own declaration: `1 to 8`, `one of png, jpeg, webp`."""
-    field = cls.model_fields[name]
-    if name == "output_format":
-        return "one of " + ", ".join(OutputFormat)
-    bounds = {
-        key: getattr(rule, key)
-        for rule in field.metadata
-        for key in ("ge", "gt", "le")
-        if hasattr(rule, key)
-    }
-    if "le" in bounds:
-        low = f"{bounds['ge']}" if "ge" in bounds else f"above {bounds['gt']}"
-        return f"{low} to {bounds['le']}"
-    limit = next((rule.max_length for rule in field.metadata if hasattr(rule, "max_length")), None)
-    return f"a text of at most {limit} characters"

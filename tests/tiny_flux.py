@@ -13,6 +13,14 @@ from diffusers import (
     FluxTransformer2DModel,
 )
 from safetensors.torch import save_file
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTokenizer,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
+)
 
 FLUX_SHAPE = {
     "in_channels": 64,
@@ -38,8 +46,56 @@ def _randomise(module: torch.nn.Module, seed: int) -> torch.nn.Module:
     return module
 
 
-def build_tiny_flux(folder: Path, dynamic_shift: bool = True, takes_prompt: bool = True) -> Path:
+def _save_text_encoders(folder: Path) -> None:
+    """CLIP and T5 of random weights; their tokenizers know letters, so that any two prompts differ."""
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    clip_words = [
+        "<|startoftext|>",
+        "<|endoftext|>",
+        *letters,
+        *(letter + "</w>" for letter in letters),
+    ]
+    clip_tokenizer = CLIPTokenizer(
+        vocab={word: number for number, word in enumerate(clip_words)},
+        merges=[],
+        model_max_length=77,
+    )
+    t5_words = ["<pad>", "</s>", "<unk>", "▁", *letters]
+    t5_tokenizer = T5Tokenizer(
+        vocab=[(word, -float(number > 2)) for number, word in enumerate(t5_words)],
+        extra_ids=0,
+        model_max_length=512,
+    )
+    clip = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(clip_words),
+            hidden_size=32,
+            intermediate_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            projection_dim=32,
+            bos_token_id=0,
+            eos_token_id=1,
+        )
+    )
+    t5 = T5EncoderModel(
+        T5Config(vocab_size=len(t5_words), d_model=32, d_kv=16, d_ff=32, num_layers=1, num_heads=2)
+    )
+    _randomise(clip, 3).save_pretrained(folder / "text_encoder")
+    _randomise(t5, 4).save_pretrained(folder / "text_encoder_2")
+    clip_tokenizer.save_pretrained(folder / "tokenizer")
+    t5_tokenizer.save_pretrained(folder / "tokenizer_2")
+
+
+def build_tiny_flux(
+    folder: Path,
+    dynamic_shift: bool = True,
+    takes_prompt: bool = True,
+    with_text_encoders: bool = True,
+) -> Path:
     """Writes the folder: a model that loads in `FluxControlNetPipeline` and in Tessera."""
+    if with_text_encoders:
+        _save_text_encoders(folder)
     transformer = FluxTransformer2DModel(**FLUX_SHAPE)
     controlnet = FluxControlNetModel(**FLUX_SHAPE | {"num_layers": 1, "num_single_layers": 1})
     vae = AutoencoderKL(

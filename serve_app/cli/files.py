@@ -100,7 +100,8 @@ def format_of(output: str, asked: OutputFormat | None) -> OutputFormat:
     suffix = Path(output).suffix.lower()
     found = _SUFFIXES.get(suffix)
     if found is None:
-        raise UsageError(f"{output}: the suffix must be one of {', '.join(_SUFFIXES)}")
+        known = ", ".join(_SUFFIXES)
+        raise UsageError(f"{output}: the suffix must be one of {known}; a folder ends with /")
     if asked is not None and asked is not found:
         raise UsageError(f"{output}: the suffix contradicts --output-format {asked}")
     return found

@@ -53,6 +53,7 @@ class ProgressBar:
         if (last := self._reports.get(picture)) is not None:
             self._reports[picture] = last.model_copy(update={"steps_done": last.steps_total})
         self._draw()
+        self._bar.refresh()
 
     def say(self, line: str, file: TextIO) -> None:
         """Writes a line without tearing the bar."""

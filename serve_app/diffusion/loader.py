@@ -7,19 +7,23 @@ A folder holds diffusers' layout (`transformer/ controlnet/ vae/ scheduler/`, pe
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from serve_app.contracts import ModelInfo
-from serve_app.diffusion.prompts import Prompt, PromptEncoder, read_null_prompt
+from serve_app.diffusion.prompts import EMBEDS_FILE, Prompt, PromptEncoder, read_null_prompt
 from serve_app.errors import ConfigurationError
 from serve_app.models.catalog import read_model_info
 
 TOKEN_LATENTS = 2  # side of the square of latents that FLUX packs into one token
 
+_COMPONENTS = ("transformer", "controlnet", "vae", "scheduler")
 _SOURCE = re.compile(r"(?P<source>[^@:]+)(@(?P<revision>[^:]+))?(:(?P<subfolder>.+))?")
 
 
@@ -87,17 +91,11 @@ def load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> FluxMo
     from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 
     info = read_model_info(folder)
+    _check_components(info)
     transformer = _load(FluxTransformer2DModel, info, folder, "transformer", device, dtype)
     controlnet = _load(FluxControlNetModel, info, folder, "controlnet", device, dtype)
     vae = _load(_autoencoder_class(info, folder), info, folder, "vae", device, dtype)
-    encoder = PromptEncoder.from_folder(folder, device, dtype)
-    null_prompt = read_null_prompt(folder, device, dtype) or (
-        encoder.encode("") if encoder else None
-    )
-    if null_prompt is None:
-        raise ConfigurationError(
-            f"{folder}: neither prompt_embeds.safetensors nor text encoders", field="model"
-        )
+    null_prompt, encoder = _prompts(info, folder, device, dtype)
     vae_scale = 2 ** (len(vae.config.block_out_channels) - 1)
     if info.align_px != vae_scale * TOKEN_LATENTS:
         raise ConfigurationError(
@@ -122,8 +120,7 @@ def load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> FluxMo
 def _autoencoder_class(info: ModelInfo, folder: Path) -> Any:
     from diffusers import AutoencoderKL, AutoencoderTiny
 
-    source, options = _locate(info, folder, "vae")
-    name = AutoencoderKL.load_config(source, **options)["_class_name"]
+    name = _config(AutoencoderKL, info, folder, "vae")["_class_name"]
     known = {kind.__name__: kind for kind in (AutoencoderKL, AutoencoderTiny)}
     if name not in known:
         raise ConfigurationError(
@@ -135,21 +132,66 @@ def _autoencoder_class(info: ModelInfo, folder: Path) -> Any:
 def _scheduler_config(info: ModelInfo, folder: Path) -> dict[str, Any]:
     from diffusers import FlowMatchEulerDiscreteScheduler
 
-    source, options = _locate(info, folder, "scheduler")
-    return dict(FlowMatchEulerDiscreteScheduler.load_config(source, **options))
+    return _config(FlowMatchEulerDiscreteScheduler, info, folder, "scheduler")
+
+
+def _prompts(
+    info: ModelInfo, folder: Path, device: torch.device, dtype: torch.dtype
+) -> tuple[Prompt, PromptEncoder | None]:
+    """The empty prompt and, for a model that takes others, the text encoders.
+
+    With encoders the empty prompt is theirs, so that all prompts are equally long and can share a batch.
+    """
+    with _blamed_on("prompt_embeds", folder):
+        stored = read_null_prompt(folder, device, dtype)
+    if stored and not info.takes_prompt:
+        return stored, None
+    with _blamed_on("text_encoder", folder):
+        encoder = PromptEncoder.from_folder(folder, device, dtype)
+    if encoder is not None:
+        return encoder.encode(""), encoder
+    if stored:
+        raise ConfigurationError(
+            f"{folder}: takes_prompt is true, but there are no text encoders", field="takes_prompt"
+        )
+    raise ConfigurationError(
+        f"{folder}: neither {EMBEDS_FILE} nor text encoders", field="prompt_embeds"
+    )
 
 
 def _load(
     kind: Any, info: ModelInfo, folder: Path, name: str, device: torch.device, dtype: torch.dtype
 ) -> Any:
     source, options = _locate(info, folder, name)
-    try:
+    with _blamed_on(name, source):
         module = kind.from_pretrained(source, torch_dtype=dtype, **options)
-    except (OSError, ValueError) as error:
+    return module.to(device).eval().requires_grad_(False)
+
+
+def _config(kind: Any, info: ModelInfo, folder: Path, name: str) -> dict[str, Any]:
+    source, options = _locate(info, folder, name)
+    with _blamed_on(name, source):
+        return dict(kind.load_config(source, **options))
+
+
+@contextmanager
+def _blamed_on(name: str, source: Path | str) -> Iterator[None]:
+    """Turns what the loading libraries raise into an error that names the component."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ConfigurationError(
             f"{name}: cannot be loaded from {source}: {error}", field=name
         ) from error
-    return module.to(device=device, dtype=dtype).eval().requires_grad_(False)
+
+
+def _check_components(info: ModelInfo) -> None:
+    for name in info.components:
+        if name not in _COMPONENTS:
+            known = ", ".join(_COMPONENTS)
+            raise ConfigurationError(
+                f"components.{name}: no such component", field=name, allowed=f"one of {known}"
+            )
 
 
 def _locate(info: ModelInfo, folder: Path, name: str) -> tuple[str, dict[str, str]]:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from diffusers import FlowMatchEulerDiscreteScheduler
-from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
 
 def make_sigmas(config: dict[str, Any], steps: int, strength: float, tokens: int) -> list[float]:
@@ -28,15 +27,16 @@ def make_sigmas(config: dict[str, Any], steps: int, strength: float, tokens: int
         steps + 1 falling values; the last is 0.
     """
     scheduler = FlowMatchEulerDiscreteScheduler.from_config(config)
-    mu = calculate_shift(
-        tokens,
-        config.get("base_image_seq_len", 256),
-        config.get("max_image_seq_len", 4096),
-        config.get("base_shift", 0.5),
-        config.get("max_shift", 1.15),
-    )
-    scheduler.set_timesteps(sigmas=np.linspace(strength, strength / steps, steps), mu=mu)
+    sigmas = np.linspace(strength, strength / steps, steps)
+    scheduler.set_timesteps(sigmas=sigmas, mu=_shift(scheduler.config, tokens))
     return [float(sigma) for sigma in scheduler.sigmas]
+
+
+def _shift(config: Any, tokens: int) -> float:
+    """The dynamic shift: a straight line through the configuration's two points (tokens, shift)."""
+    least, most = config.base_image_seq_len, config.max_image_seq_len
+    slope = (config.max_shift - config.base_shift) / (most - least)
+    return float(config.base_shift + slope * (tokens - least))
 
 
 def control_scales(steps: int, scale: float, start: float, end: float) -> list[float]:

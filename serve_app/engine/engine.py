@@ -251,8 +251,9 @@ class Engine:
             self._closing = True
         while not self._inbox.empty():
             self._inbox.get()()
-        for caller in self._callers.values():
+        for caller in list(self._callers.values()):
             caller.tell(TileFailed("the engine was closed"))
+            self._leave(caller.entry.id)
 
 
 def _as_failure(entry: Entry, error: Exception) -> TesseraError:

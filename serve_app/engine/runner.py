@@ -62,7 +62,7 @@ class FluxRunner:
         """Sets the calling thread's threads and computes one gray tile, so that no caller pays for warming."""
         torch.set_num_threads(self._threads)
         side = self._model.info.tile_px
-        params = resolve(UpscaleParams(steps=1), self._model.info, drawn_seed=0)
+        params = resolve(UpscaleParams(), self._model.info, drawn_seed=0)
         entry = Entry(-1, TileTask("warm-up", 0, Tile(0, 0, side, side), params), steps=1)
         self.encode([entry], [np.full((side, side, 3), TOP_LEVEL // 2, np.uint16)])
         self.step([entry])

