@@ -1,0 +1,57 @@
+"""Foreign errors are translated once, here."""
+
+from __future__ import annotations
+
+import pytest
+import ray.exceptions
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+
+from serve_app.deployments.handles import translate
+from serve_app.errors import Busy, InvalidParameter, ReplicaLost, TesseraError
+
+
+def task_error(cause: Exception) -> ray.exceptions.RayTaskError:
+    return ray.exceptions.RayTaskError("denoise", "a traceback", cause)
+
+
+def test_our_own_error_comes_out_of_rays_wrapping() -> None:
+    ours = InvalidParameter("scale: 9", field="scale", allowed="1 to 8")
+    for wrapped in (task_error(ours), task_error(ours).as_instanceof_cause()):
+        assert translate(wrapped) is ours
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        ray.exceptions.RayActorError(),
+        ray.exceptions.ActorDiedError(),
+        ray.exceptions.ActorUnavailableError("away", None),
+        ray.exceptions.WorkerCrashedError(),
+        ray.exceptions.NodeDiedError("gone"),
+        ray.exceptions.ObjectLostError("00" * 28, None, ""),
+        ray.exceptions.OwnerDiedError("00" * 28, None, ""),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_dead_replica_is_lost_and_may_be_tried_again(lost: Exception) -> None:
+    found = translate(lost)
+    assert isinstance(found, ReplicaLost)
+    assert type(lost).__name__ in found.detail
+    assert found.retry_after_s is not None
+
+
+def test_an_unavailable_deployment_is_lost() -> None:
+    from ray.serve._private.common import DeploymentID
+
+    error = DeploymentUnavailableError(DeploymentID(name="Denoiser"))
+    assert isinstance(translate(error), ReplicaLost)
+
+
+def test_backpressure_is_busy() -> None:
+    assert isinstance(translate(BackPressureError(9, 8)), Busy)
+
+
+def test_anything_else_stays_what_it_is() -> None:
+    for error in (ValueError("x"), task_error(ValueError("x")), KeyboardInterrupt()):
+        assert translate(error) is error
+        assert not isinstance(translate(error), TesseraError)

@@ -1,0 +1,77 @@
+"""Settings are read, and refused, before anything starts."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+import yaml
+from ray.serve import Application
+
+from serve_app.app import _check_port, build_app, main, read_settings
+from serve_app.errors import ConfigurationError
+from serve_app.settings import Settings
+
+LOCAL = Path(__file__).parents[2] / "configs" / "local.yaml"
+
+
+def write(path: Path, config: object) -> Path:
+    file = path / "config.yaml"
+    file.write_text(yaml.safe_dump(config))
+    return file
+
+
+def test_the_shipped_config_is_the_defaults() -> None:
+    assert read_settings(LOCAL) == Settings()
+
+
+def test_its_import_path_builds_an_application() -> None:
+    config = yaml.safe_load(LOCAL.read_text())["applications"][0]
+    assert config["import_path"] == f"{build_app.__module__}:{build_app.__name__}"
+    assert isinstance(build_app(Settings.parse(config["args"])), Application)
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({}, "not a Ray Serve config"),
+        ([], "not a Ray Serve config"),
+        ({"applications": []}, "not a Ray Serve config"),
+        ({"applications": [{"args": {"modle": "mini"}}]}, "modle"),
+        ({"applications": [{"args": {"engine": {"max_batch": 0}}}]}, "engine.max_batch"),
+        ({"applications": [{"args": {}, "deployments": []}]}, "serve run"),
+    ],
+)
+def test_a_bad_config_is_refused_with_its_reason(tmp_path: Path, config: object, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        read_settings(write(tmp_path, config))
+
+
+def test_a_missing_config_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"none\.yaml"):
+        read_settings(tmp_path / "none.yaml")
+
+
+def test_an_unknown_model_ends_with_code_2_before_ray_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write(tmp_path, {"applications": [{"args": {"model": "maxi"}}]})
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    assert main(["--config", str(config), "--port", str(port)]) == 2
+    assert "'maxi' is neither a shipped model nor a folder" in capsys.readouterr().err
+
+
+def test_a_taken_port_is_refused() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(ConfigurationError, match="make run PORT="):
+            _check_port("127.0.0.1", taken.getsockname()[1])
+
+
+def test_a_foreign_host_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="cannot listen"):
+        _check_port("192.0.2.1", 8000)
