@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 
 from serve_app.contracts import ModelInfo, ResolvedParams, Upscaler
 from serve_app.engine.engine import Engine, StepsDone
@@ -35,23 +35,26 @@ class LocalPreparer:
 
 
 class LocalDenoiser:
-    """Denoises tiles with an engine of this process."""
+    """Denoises tiles with an engine of this process.
 
-    def __init__(self, engine: Engine) -> None:
+    Args:
+        engine: The engine.
+        most_waiting: What the engine lets wait; more tiles wait here, so that none is refused half way.
+    """
+
+    def __init__(self, engine: Engine, most_waiting: int) -> None:
         self._engine = engine
+        self._places = asyncio.Semaphore(most_waiting)
 
     async def denoise(
         self, task: TileTask, crop: Levels, on_steps: Callable[[int], None]
     ) -> Levels:
         """See `upscale.TileDenoiser`."""
-        events = self._engine.denoise(task, crop)
-        try:
+        async with self._places, aclosing(self._engine.denoise(task, crop)) as events:
             async for event in events:
                 if not isinstance(event, StepsDone):
                     return event
                 on_steps(event.done)
-        finally:
-            await events.aclose()
         raise RuntimeError("an engine's events end with pixels")
 
     async def ready(self) -> bool:
@@ -111,7 +114,7 @@ def conduct(info: ModelInfo, engine: Engine, settings: Settings) -> Conductor:
     return Conductor(
         [info],
         LocalPreparer(settings.images),
-        LocalDenoiser(engine),
+        LocalDenoiser(engine, settings.engine.max_waiting),
         LocalFinisher(),
         settings.requests,
     )

@@ -202,7 +202,7 @@ class Conductor:
             except ReplicaLost as error:
                 extra = {"request_id": task.request_id, "tile": task.index, "cause": error.detail}
                 logger.warning("upscale.tile_retried", extra=extra)
-                ledger.retry(task.index)
+                ledger.retried += 1
                 await asyncio.sleep(_FIRST_RETRY_S * 2**attempt)
         return await self._attempt(task, crop, ledger)
 
@@ -239,16 +239,14 @@ class _Ledger:
         self.retried = 0
 
     def steps(self, index: int, done: int) -> None:
-        self._steps[index] = done
-        self.report("denoise")
+        if done > self._steps[index]:  # a tile that was sent again first catches up, in silence
+            self._steps[index] = done
+            self.report("denoise")
 
     def done(self, index: int) -> None:
         self._tiles_done += 1
-        self.steps(index, self._steps_each)
-
-    def retry(self, index: int) -> None:
-        self.retried += 1
-        self.steps(index, 0)
+        self._steps[index] = self._steps_each
+        self.report("denoise")
 
     def report(self, stage: str) -> None:
         total = self._steps_each * len(self._steps)

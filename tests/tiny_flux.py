@@ -22,6 +22,8 @@ from transformers import (
     T5Tokenizer,
 )
 
+torch.set_num_threads(1)  # tensors this small gain nothing from more; the threads would only wait
+
 FLUX_SHAPE = {
     "in_channels": 64,
     "num_layers": 2,

@@ -30,7 +30,7 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
         ClientDisconnect: if the client went away first.
     """
     running = asyncio.create_task(work)
-    watching = asyncio.create_task(asyncio.Event().wait())
+    watching = asyncio.create_task(_disconnected(receive))
     try:
         await asyncio.wait({running, watching}, return_when=asyncio.FIRST_COMPLETED)
         if running.done():

@@ -15,7 +15,8 @@ from fastapi import FastAPI
 
 def _server(app: FastAPI) -> tuple[uvicorn.Server, socket.socket, int]:
     listening = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(app, log_level="warning", lifespan="off")
+    # A request that never ends must fail its test, not keep the server from stopping.
+    config = uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=1)
     return uvicorn.Server(config), listening, listening.getsockname()[1]
 
 

@@ -30,7 +30,7 @@ def head(accept: str, length: int = len(BODY)) -> bytes:
 @pytest.mark.parametrize("accept", ["image/*", "application/json", "text/event-stream"])
 async def test_leaving_cancels_the_work(accept: str, settings: Settings) -> None:
     upscaler = FakeUpscaler(gate=asyncio.Event())  # never opened
-    async with asyncio.timeout(2), serving(create_api(upscaler, settings)) as port:
+    async with asyncio.timeout(10), serving(create_api(upscaler, settings)) as port:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(head(accept) + BODY)
         await upscaler.started.wait()
@@ -47,7 +47,7 @@ async def test_leaving_in_the_middle_of_the_body_starts_nothing(
 ) -> None:
     caplog.set_level("INFO", "serve_app.api")
     upscaler = FakeUpscaler()
-    async with asyncio.timeout(2), serving(create_api(upscaler, settings)) as port:
+    async with asyncio.timeout(10), serving(create_api(upscaler, settings)) as port:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(head("*/*") + BODY[:100])
         await writer.drain()
@@ -62,7 +62,7 @@ async def test_leaving_in_the_middle_of_the_body_starts_nothing(
 async def test_a_stream_arrives_while_the_work_runs(settings: Settings) -> None:
     gate = asyncio.Event()
     upscaler = FakeUpscaler(gate=gate)
-    async with asyncio.timeout(2), serving(create_api(upscaler, settings)) as port:
+    async with asyncio.timeout(10), serving(create_api(upscaler, settings)) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(head("text/event-stream") + BODY)
         assert b"200 OK" in await reader.readline()
@@ -80,7 +80,7 @@ async def test_too_much_without_a_length_is_answered(settings: Settings) -> None
 
     headers = {"Content-Type": "multipart/form-data; boundary=X"}
     async with (
-        asyncio.timeout(2),
+        asyncio.timeout(10),
         serving(create_api(FakeUpscaler(), settings)) as port,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http,
     ):

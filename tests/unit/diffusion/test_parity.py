@@ -39,9 +39,10 @@ def model(tiny_flux_folder: Path) -> FluxModel:
 
 
 @pytest.fixture(scope="module")
-def negative() -> Prompt:
+def negative(model: FluxModel) -> Prompt:
     generator = torch.Generator().manual_seed(77)
-    return Prompt(torch.randn(1, 5, 32, generator=generator), torch.randn(1, 32, generator=generator))
+    sequence = torch.randn(model.null_prompt.sequence.shape, generator=generator)
+    return Prompt(sequence, torch.randn(1, 32, generator=generator))
 
 
 def control_picture(seed: int = 3) -> Levels:
@@ -94,7 +95,9 @@ def test_one_row_equals_the_pipeline(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # The pipeline samples the posterior where the engine takes its mean: treat both alike.
-    monkeypatch.setattr(DiagonalGaussianDistribution, "sample", lambda self, generator=None: self.mode())
+    monkeypatch.setattr(
+        DiagonalGaussianDistribution, "sample", lambda self, generator=None: self.mode()
+    )
     runner = FluxRunner(model, threads=1)
     monkeypatch.setattr(
         runner, "_prompt", lambda text: negative if text == "blurry" else model.null_prompt

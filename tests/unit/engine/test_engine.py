@@ -95,6 +95,7 @@ async def test_an_idle_engine_wakes_for_every_tile(start: Start):
     engine = start(IdentityRunner())
     for index in range(3):
         assert np.array_equal(await pixels(engine, task(index)), crop(index))
+    await settled(engine)
     assert engine.alive
     assert engine.turns == 3 * 4
 
@@ -170,13 +171,14 @@ async def test_a_consumer_that_stops_reading_frees_its_place(start: Start):
 
     reading = asyncio.create_task(read_one_event())
     await bar.at_bar()
-    await bar.let_through()
     assert await bar.let_through() == (Kind.STEP, (0,))
+    bar.release()
     assert await reading == StepsDone(1, 50)
     bar.open()
     await settled(engine)
     assert_empty(engine, runner)
-    assert sum(kind is Kind.STEP for kind, _ in runner.turns) == 2  # one was begun already
+    steps = sum(kind is Kind.STEP for kind, _ in runner.turns)
+    assert steps in (1, 2)  # a second one may have been begun already
 
 
 async def test_a_tile_cancelled_while_it_waits_is_never_begun(start: Start):

@@ -31,9 +31,13 @@ class Turnstile:
         """Waits for the next turn to arrive at the bar; it stays there."""
         return await asyncio.to_thread(self._arrived.get, timeout=_PATIENCE_S)
 
+    def release(self) -> None:
+        """Lets the turn at the bar run."""
+        self._bar.release()
+
     async def let_through(self) -> Turn:
         """Lets the turn at the bar run and waits for the one after it."""
-        self._bar.release()
+        self.release()
         return await self.at_bar()
 
     def open(self) -> None:

@@ -7,8 +7,9 @@ from diffusers.pipelines.flux.pipeline_flux_controlnet import FluxControlNetPipe
 
 from training.autoencoder import build_autoencoder, psnr, to_tensor
 from training.flow import GUIDANCE_NEUTRAL, Rows, draw_rows, exaggerate
-from training.networks import FitBatch, build_networks, fit_output, pack, token_ids, unpack
+from training.networks import pack, token_ids, unpack
 from training.pairs import Pairs
+from training.start import FitBatch, build_networks, fit
 
 
 def _pairs(count: int = 48) -> Pairs:
@@ -28,7 +29,7 @@ def test_pack_is_the_pipelines_and_unpack_undoes_it() -> None:
 def test_the_start_is_about_noise_minus_control() -> None:
     pair = build_networks(0)
     rows = draw_rows(_pairs(), 48, torch.Generator().manual_seed(2))
-    fit_output(pair, FitBatch(**vars(rows)))
+    fit(pair, FitBatch(**vars(rows)))
     pure = rows.sigma == 1
     with torch.no_grad():
         velocity = pair(rows.noisy, rows.control, rows.sigma, rows.guidance)

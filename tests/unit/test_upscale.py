@@ -1,0 +1,370 @@
+"""The story holds: bounded, retried, cancelled and reported, whatever the three parts do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from serve_app import upscale
+from serve_app.contracts import (
+    MAX_SEED,
+    ModelInfo,
+    Progress,
+    ResolvedParams,
+    UpscaleParams,
+    UpscaleRequest,
+    UpscaleResult,
+)
+from serve_app.engine.task import TileTask
+from serve_app.errors import Busy, DeadlineExceeded, InvalidParameter, ReplicaLost, TileFailed
+from serve_app.settings import RequestSettings
+from serve_app.stages import Outline
+from serve_app.testing import FAKE_MODEL
+from serve_app.testing_engine import IdentityDenoiser
+from serve_app.tiling.geometry import Size
+from serve_app.tiling.grid import make_plan
+from serve_app.upscale import Conductor, Prepared
+
+SOURCE = Size(100, 200)
+PLAN = make_plan(Size(400, 800), tile_px=256, overlap_px=32, align_px=16)
+TILES, STEPS = PLAN.count, 3
+
+
+class Ends:
+    """A preparer and a finisher that only carry: crop n is the text "crop n"."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+
+    async def prepare(self, image: bytes, params: ResolvedParams, model: ModelInfo) -> Prepared:
+        if self.error is not None:
+            raise self.error
+        return Prepared(Outline(SOURCE, PLAN), "source", [f"crop {n}" for n in range(TILES)])
+
+    async def finish(
+        self, prepared: Prepared, params: ResolvedParams, model: ModelInfo, tiles: Sequence[Any]
+    ) -> bytes:
+        return " ".join(tiles).encode()
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upscale, "_FIRST_RETRY_S", 0)
+
+
+def conductor(
+    denoiser: IdentityDenoiser,
+    *models: ModelInfo,
+    preparer: Ends | None = None,
+    finisher: Ends | None = None,
+    **settings: Any,
+) -> Conductor:
+    return Conductor(
+        models or [FAKE_MODEL],
+        preparer or Ends(),
+        denoiser,
+        finisher or Ends(),
+        RequestSettings(**settings),
+    )
+
+
+def request(timeout_s: float | None = None, **params: Any) -> UpscaleRequest:
+    return UpscaleRequest(
+        image=b"picture",
+        params=UpscaleParams(**{"steps": STEPS} | params),
+        request_id="r-1",
+        timeout_s=timeout_s,
+    )
+
+
+class Gate(IdentityDenoiser):
+    """Holds every tile after its steps until it is opened; knows how many are held and cancelled."""
+
+    def __init__(self) -> None:
+        super().__init__(on_tile=self._hold)
+        self.opened = asyncio.Event()
+        self.held: set[int] = set()
+        self.most_held = 0
+        self.cancelled: set[int] = set()
+
+    async def _hold(self, task: TileTask) -> None:
+        self.held.add(task.index)
+        self.most_held = max(self.most_held, len(self.held))
+        try:
+            await self.opened.wait()
+        except asyncio.CancelledError:
+            self.cancelled.add(task.index)
+            raise
+        finally:
+            self.held.discard(task.index)
+
+    async def holds(self, count: int) -> None:
+        while len(self.held) < count:
+            await asyncio.sleep(0)
+
+
+def lost(times: int, tile: int = 2) -> Callable[[TileTask], Any]:
+    """Loses a tile's replica so many times."""
+    left = Counter({tile: times})
+
+    async def on_tile(task: TileTask) -> None:
+        if left[task.index]:
+            left[task.index] -= 1
+            raise ReplicaLost("gone")
+
+    return on_tile
+
+
+# The result
+
+
+async def test_the_result_tells_what_was_done():
+    result = await conductor(IdentityDenoiser()).upscale(request(seed=5, output_format="webp"))
+    assert isinstance(result, UpscaleResult)
+    assert result.image == b" ".join(b"crop %d" % n for n in range(TILES))
+    assert (result.width, result.height) == (800, 400)
+    assert (result.source_width, result.source_height) == (200, 100)
+    assert (result.tiles, result.tiles_retried) == (TILES, 0)
+    assert result.media_type == "image/webp"
+    assert (result.params.seed, result.params.steps, result.params.scale) == (5, STEPS, 4)
+    assert result.timings_s.keys() == {"prepare", "denoise", "finish"}
+    assert result.request_id == "r-1"
+
+
+async def test_each_tile_is_sent_once_with_its_place_and_parameters():
+    denoiser = IdentityDenoiser()
+    result = await conductor(denoiser).upscale(request())
+    expected = [TileTask("r-1", n, tile, result.params) for n, tile in enumerate(PLAN.tiles)]
+    assert sorted(denoiser.tasks, key=lambda task: task.index) == expected
+
+
+async def test_an_absent_seed_is_drawn_and_reported():
+    service = conductor(IdentityDenoiser())
+    seeds = {(await service.upscale(request())).params.seed for _ in range(5)}
+    assert len(seeds) == 5
+    assert all(0 <= seed <= MAX_SEED for seed in seeds)
+
+
+async def test_the_same_seed_is_the_same_work():
+    denoiser = IdentityDenoiser()
+    service = conductor(denoiser)
+    for _ in range(2):
+        await service.upscale(request(seed=MAX_SEED))
+    tasks = sorted(denoiser.tasks, key=lambda task: task.index)
+    assert tasks[0::2] == tasks[1::2]
+
+
+# Progress
+
+
+def assert_monotone_and_complete(reports: list[Progress]) -> None:
+    stages = ("prepare", "denoise", "finish")
+    for before, after in pairwise(reports):
+        assert after.tiles_done >= before.tiles_done
+        assert after.steps_done >= before.steps_done
+        assert stages.index(after.stage) >= stages.index(before.stage)
+    totals = {(report.tiles_total, report.steps_total) for report in reports}
+    assert totals == {(TILES, TILES * STEPS)}
+    assert (reports[0].tiles_done, reports[0].steps_done) == (0, 0)
+    assert (reports[-1].tiles_done, reports[-1].steps_done) == (TILES, TILES * STEPS)
+
+
+async def test_progress_rises_and_ends_complete():
+    reports: list[Progress] = []
+    await conductor(IdentityDenoiser()).upscale(request(), reports.append)
+    assert_monotone_and_complete(reports)
+    assert {report.steps_done for report in reports} == set(range(TILES * STEPS + 1))
+    assert reports[-1].stage == "finish"
+
+
+async def test_progress_does_not_fall_when_a_tile_is_sent_again():
+    reports: list[Progress] = []
+    await conductor(IdentityDenoiser(lost(2))).upscale(request(), reports.append)
+    assert_monotone_and_complete(reports)
+
+
+async def test_no_progress_is_reported_after_the_end():
+    denoiser, reports = Gate(), []
+    running = asyncio.create_task(conductor(denoiser).upscale(request(), reports.append))
+    await denoiser.holds(TILES)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    count = len(reports)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert len(reports) == count
+
+
+# Retries
+
+
+async def test_a_lost_tile_is_sent_again():
+    denoiser = IdentityDenoiser(lost(2))
+    result = await conductor(denoiser, tile_retries=3).upscale(request())
+    assert result.tiles_retried == 2
+    assert Counter(task.index for task in denoiser.tasks)[2] == 3
+    assert len(denoiser.tasks) == TILES + 2
+    assert result.image == b" ".join(b"crop %d" % n for n in range(TILES))
+
+
+@pytest.mark.parametrize("retries", [0, 1, 3])
+async def test_a_tile_is_sent_again_only_so_often(retries: int):
+    denoiser = IdentityDenoiser(lost(99))
+    with pytest.raises(ReplicaLost):
+        await conductor(denoiser, tile_retries=retries).upscale(request())
+    assert Counter(task.index for task in denoiser.tasks)[2] == retries + 1
+
+
+@pytest.mark.parametrize("error", [TileFailed("NaN"), Busy("full"), ValueError("a bug")], ids=repr)
+async def test_other_failures_are_final(error: Exception):
+    async def fail(task: TileTask) -> None:
+        raise error
+
+    denoiser = IdentityDenoiser(fail)
+    with pytest.raises(type(error)) as caught:
+        await conductor(denoiser, tiles_at_once=1).upscale(request())
+    assert caught.value is error
+    assert set(Counter(task.index for task in denoiser.tasks).values()) == {1}
+
+
+# Bounds
+
+
+@pytest.mark.parametrize("most", [1, 3, 100])
+async def test_only_so_many_tiles_are_under_way(most: int):
+    denoiser = Gate()
+    running = asyncio.create_task(conductor(denoiser, tiles_at_once=most).upscale(request()))
+    await denoiser.holds(min(most, TILES))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert denoiser.most_held == len(denoiser.tasks) == min(most, TILES)
+    denoiser.opened.set()
+    assert (await running).tiles == TILES
+    assert denoiser.most_held <= most
+
+
+async def test_one_picture_too_many_is_refused_until_a_place_is_free():
+    denoiser = Gate()
+    service = conductor(denoiser, pictures_at_once=2, retry_after_s=7)
+    running = [asyncio.create_task(service.upscale(request())) for _ in range(2)]
+    await denoiser.holds(TILES)
+    with pytest.raises(Busy) as caught:
+        await service.upscale(request())
+    assert caught.value.retry_after_s == 7
+    denoiser.opened.set()
+    await asyncio.gather(*running)
+    assert (await service.upscale(request())).tiles == TILES
+
+
+async def test_failed_and_cancelled_pictures_give_their_places_back():
+    denoiser = Gate()
+    ends = Ends(error=InvalidParameter("bad", field="image"))
+    service = conductor(denoiser, preparer=ends, pictures_at_once=1)
+    for _ in range(2):
+        with pytest.raises(InvalidParameter):
+            await service.upscale(request())
+    ends.error = None
+    with pytest.raises(DeadlineExceeded):
+        await service.upscale(request(timeout_s=0.01))
+    running = asyncio.create_task(service.upscale(request()))
+    await denoiser.holds(1)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    denoiser.opened.set()
+    assert (await service.upscale(request())).tiles == TILES
+
+
+# Endings before the end
+
+
+async def test_a_request_ends_with_its_own_time():
+    denoiser = Gate()
+    with pytest.raises(DeadlineExceeded, match=r"0\.02 s"):
+        await conductor(denoiser).upscale(request(timeout_s=0.02))
+    assert not denoiser.held
+
+
+async def test_a_request_without_a_time_gets_the_settings():
+    denoiser = Gate()
+    with pytest.raises(DeadlineExceeded, match=r"0\.03 s"):
+        await conductor(denoiser, timeout_s=0.03).upscale(request())
+    assert not denoiser.held
+
+
+async def test_cancelling_cancels_all_tiles():
+    denoiser = Gate()
+    running = asyncio.create_task(conductor(denoiser, tiles_at_once=5).upscale(request()))
+    await denoiser.holds(5)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert len(denoiser.cancelled) == 5
+    assert not denoiser.held
+    assert len(denoiser.tasks) == 5  # the tiles that waited for a place were never sent
+
+
+async def test_the_first_failure_cancels_the_other_tiles():
+    class FailsLate(Gate):
+        async def _hold(self, task: TileTask) -> None:
+            if task.index == TILES - 1:
+                await self.holds(TILES - 1)
+                raise TileFailed("tile 7 came out as NaN")
+            await super()._hold(task)
+
+    denoiser = FailsLate()
+    with pytest.raises(TileFailed, match="tile 7"):
+        await conductor(denoiser).upscale(request())
+    assert denoiser.cancelled == set(range(TILES - 1))
+
+
+async def test_a_failing_finish_reaches_the_caller():
+    class Broken(Ends):
+        async def finish(self, *_: Any) -> bytes:
+            raise InvalidParameter("output_format: too long", field="output_format")
+
+    with pytest.raises(InvalidParameter, match="output_format"):
+        await conductor(IdentityDenoiser(), finisher=Broken()).upscale(request())
+
+
+# Models
+
+
+SECOND = FAKE_MODEL.model_copy(update={"name": "second", "takes_prompt": True})
+
+
+async def test_the_first_model_is_the_default():
+    service = conductor(IdentityDenoiser(), FAKE_MODEL, SECOND)
+    assert (await service.upscale(request())).params.model == "fake"
+    assert (await service.upscale(request(model="second", prompt="a"))).params.model == "second"
+    assert await service.models() == [FAKE_MODEL, SECOND]
+
+
+async def test_an_unknown_model_names_the_known_ones():
+    service = conductor(IdentityDenoiser(), FAKE_MODEL, SECOND)
+    with pytest.raises(InvalidParameter) as caught:
+        await service.upscale(request(model="third"))
+    assert (caught.value.field, caught.value.allowed) == ("model", "fake, second")
+
+
+async def test_what_the_model_does_not_take_is_refused_before_anything_starts():
+    denoiser = IdentityDenoiser()
+    with pytest.raises(InvalidParameter) as caught:
+        await conductor(denoiser).upscale(request(prompt="a house"))
+    assert caught.value.field == "prompt"
+    assert denoiser.tasks == []
+
+
+@pytest.mark.parametrize("is_ready", [True, False])
+async def test_it_is_ready_when_its_denoiser_is(is_ready: bool):
+    class Denoiser(IdentityDenoiser):
+        async def ready(self) -> bool:
+            return is_ready
+
+    assert await conductor(Denoiser()).ready() is is_ready
