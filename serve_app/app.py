@@ -1,7 +1,8 @@
 """The composition root: `build_app(args)` puts the Ray Serve graph together; `main` runs it on one machine.
 
-`serve run configs/local.yaml` calls `build_app` with the file's `args`. `python -m serve_app.app` does so too, and
-adds what a newcomer needs: a clear word when the port is taken, and the URL to open when all is ready.
+`serve run configs/local.yaml` calls `build_app` with the args of that file. `python -m serve_app.app` does
+so too, and adds what a newcomer needs: a clear word when the port is taken, the URL to open when all is
+ready.
 """
 
 from __future__ import annotations

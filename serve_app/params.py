@@ -139,7 +139,7 @@ def _first_fault(cls: type[BaseModel], error: ValidationError) -> InvalidParamet
         message = fault["msg"].removeprefix("Value error, ")
         return InvalidParameter(message, field=message.split(":")[0])
     name = str(fault["loc"][0])
-    if fault["type"] == "extra_forbidden":
+    if name not in cls.model_fields:
         known = ", ".join(cls.model_fields)
         return InvalidParameter(f"{name}: no such parameter", field=name, allowed=f"one of {known}")
     allowed = allowed_range(cls, name)

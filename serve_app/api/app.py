@@ -6,6 +6,7 @@ It refuses to know where the `Upscaler` runs, and builds none.
 from __future__ import annotations
 
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 
 from serve_app import __version__
 from serve_app.api.edge import Edge
@@ -35,12 +36,13 @@ def create_api(
         stamps_request_id: False behind a proxy that adds `X-Request-Id` to every response itself, as
             Ray Serve's does; the header would otherwise be there twice.
     """
-    app = FastAPI(
+    app = FastAPIOffline(
         title="Tessera",
         version=__version__,
         summary="A picture upscaler that keeps a picture's structure.",
         description=_DESCRIPTION,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        docs_url="/docs",
         redoc_url=None,
         redirect_slashes=False,
     )

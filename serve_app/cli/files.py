@@ -7,17 +7,15 @@ what happens between reading and writing.
 from __future__ import annotations
 
 import os
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
-
 from serve_app.cli.exits import UsageError
 from serve_app.contracts import OutputFormat
+from serve_app.imaging.containers import recognise
 
 _SUFFIXES = {
     ".png": OutputFormat.PNG,
@@ -25,6 +23,8 @@ _SUFFIXES = {
     ".jpeg": OutputFormat.JPEG,
     ".webp": OutputFormat.WEBP,
 }
+
+_SNIFFED_BYTES = 16
 
 
 @dataclass(frozen=True)
@@ -64,15 +64,9 @@ def find_pictures(inputs: Sequence[str], recursive: bool) -> tuple[list[Picture]
 
 
 def _is_picture(path: Path) -> bool:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        try:
-            Image.open(path).close()
-        except (UnidentifiedImageError, OSError):
-            return False
-        except Image.DecompressionBombError:
-            return True  # a picture; whether it is too large is not judged here
-    return True
+    """By its first bytes alone: one that does not decode is to be reported, not passed over."""
+    with path.open("rb") as file:
+        return recognise(file.read(_SNIFFED_BYTES)) is not None
 
 
 def is_file_target(output: str, inputs: Sequence[str]) -> bool:

@@ -21,6 +21,14 @@ class TileSummary:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class EngineLoad:
+    """Tiles in an engine now, and those that it has answered with pixels so far."""
+
+    tiles: int
+    tiles_done: int
+
+
 class Denoiser:
     """Holds the model. A replica is running, for Ray, only once its engine is warm.
 
@@ -51,9 +59,9 @@ class Denoiser:
                     yield event
         yield TileSummary(time.monotonic() - started)
 
-    def load(self) -> int:
-        """Tiles in this replica's engine now."""
-        return self._engine.load
+    def load(self) -> EngineLoad:
+        """What this replica's engine is at."""
+        return EngineLoad(self._engine.load, self._engine.tiles_done)
 
     def check_health(self) -> None:
         """Ray replaces the replica when this raises."""

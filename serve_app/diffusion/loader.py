@@ -7,7 +7,6 @@ A folder holds diffusers' layout (`transformer/ controlnet/ vae/ scheduler/`, pe
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass

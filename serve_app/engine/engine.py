@@ -103,6 +103,7 @@ class Engine:
         self._closing = False
         self._opened: Future[None] = Future()
         self._turns = 0
+        self._tiles_done = 0
         self._thread = threading.Thread(target=self._run, name="tessera-engine", daemon=True)
         self._thread.start()
         self._opened.result()
@@ -121,6 +122,11 @@ class Engine:
     def load(self) -> int:
         """Tiles accepted and not yet answered."""
         return len(self._scheduler)
+
+    @property
+    def tiles_done(self) -> int:
+        """Tiles answered with pixels so far."""
+        return self._tiles_done
 
     async def denoise(self, task: TileTask, control: Levels) -> AsyncGenerator[Event]:
         """Computes a tile.
@@ -234,6 +240,7 @@ class Engine:
                 failures[entry.id] = tile
             else:
                 self._callers[entry.id].tell(tile)
+                self._tiles_done += 1
         return failures
 
     def _report(self, work: Work, failures: dict[int, TesseraError]) -> None:

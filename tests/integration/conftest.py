@@ -66,7 +66,7 @@ def cluster_port() -> Iterator[int]:
 @pytest.fixture(scope="session")
 def application(cluster_port: int) -> Application:
     """The whole graph on the embedded model, with the default settings."""
-    settings = Settings.parse({"requests": {"pictures_at_once": 24}})
+    settings = Settings.parse({"requests": {"pictures_at_once": 20}})
     serve.run(build_app(settings), name=APP_NAME)
     url = f"http://127.0.0.1:{cluster_port}"
     return Application(url, serve.get_app_handle(APP_NAME), settings)

@@ -18,10 +18,13 @@ from PIL import Image
 from ray import serve
 
 from serve_app.app import APP_NAME
+from serve_app.deployments.denoiser import EngineLoad
 from serve_app.testing import jpeg_bytes, photo_like, png_bytes, webp_bytes
 from tests.integration.conftest import Application
 
 pytestmark = pytest.mark.integration
+
+TILES_OF_1600_PX = 49
 
 
 def pixels(data: bytes) -> np.ndarray[Any, Any]:
@@ -112,7 +115,7 @@ def test_orientation_and_transparency_are_kept(application: Application) -> None
 
 
 def test_progress_comes_as_events(application: Application) -> None:
-    image = png_bytes(photo_like(120, 120))
+    image = png_bytes(photo_like(70, 100))
     events: list[tuple[str, dict[str, Any]]] = []
     with (
         application.client() as client,
@@ -138,7 +141,7 @@ def test_progress_comes_as_events(application: Application) -> None:
         progress[-1]["steps_done"] == progress[-1]["steps_total"] == 3 * progress[-1]["tiles_total"]
     )
     assert events[-1][0] == "result"
-    assert events[-1][1]["width"] == 480
+    assert events[-1][1]["width"] == 400
 
 
 def test_models_and_operations(application: Application) -> None:
@@ -198,7 +201,7 @@ def test_twenty_at_once_equal_their_solo_runs(application: Application) -> None:
     """Mixed sizes and parameters, so that tiles of different requests share batches."""
     requests = [
         {
-            "image": png_bytes(photo_like(24 + 17 * (i % 5), 30 + 23 * (i % 4), seed=i)),
+            "image": png_bytes(photo_like(18 + 13 * (i % 5), 16 + 17 * (i % 4), seed=i)),
             "form": {
                 "seed": i,
                 "scale": [1, 1.5, 2, 3.3, 4][i % 5],
@@ -225,7 +228,7 @@ def test_twenty_at_once_equal_their_solo_runs(application: Application) -> None:
 
 
 def test_more_than_the_gateway_takes_is_busy(application: Application) -> None:
-    image = png_bytes(photo_like(90, 90))
+    image = png_bytes(photo_like(40, 40))
     limit = application.settings.requests.pictures_at_once
 
     def run(_: int) -> httpx.Response:
@@ -242,9 +245,17 @@ def test_more_than_the_gateway_takes_is_busy(application: Application) -> None:
 
 def test_a_client_that_goes_away_frees_its_tiles(application: Application) -> None:
     denoiser = serve.get_deployment_handle("Denoiser", APP_NAME)
-    image = png_bytes(photo_like(400, 400))  # far more tiles than finish while we look
+
+    def load() -> EngineLoad:
+        found: EngineLoad = denoiser.load.remote().result()
+        return found
+
+    before = load().tiles_done
     asked = httpx.Request(
-        "POST", application.url + "/v1/upscale", files={"image": image}, data={"steps": "16"}
+        "POST",
+        application.url + "/v1/upscale",
+        files={"image": png_bytes(photo_like(400, 400))},
+        data={"steps": "2"},
     )
     body = asked.read()
     host, port = application.url.removeprefix("http://").split(":")
@@ -252,8 +263,9 @@ def test_a_client_that_goes_away_frees_its_tiles(application: Application) -> No
         head = f"POST /v1/upscale HTTP/1.1\r\nHost: t\r\nContent-Length: {len(body)}\r\n"
         head += f"Content-Type: {asked.headers['content-type']}\r\n\r\n"
         connection.sendall(head.encode() + body)
-        assert eventually(lambda: denoiser.load.remote().result() > 0)
-    assert eventually(lambda: denoiser.load.remote().result() == 0)
+        assert eventually(lambda: load().tiles > 0)
+    assert eventually(lambda: load().tiles == 0)
+    assert load().tiles_done - before < TILES_OF_1600_PX
 
 
 def eventually(holds: Any, tries: int = 150) -> bool:

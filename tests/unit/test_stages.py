@@ -137,6 +137,14 @@ def test_hidden_colour_does_not_leak_into_the_control_picture():
     assert (source.colour == 65535).all()
 
 
+def test_faint_colour_does_not_bleed_into_solid_colour():
+    picture = np.full((12, 12, 4), 255, np.uint8)
+    picture[:, :6] = (0, 255, 0, 2)  # faint green beside solid white
+    _, (tile,), _ = through(png_bytes(picture), params(scale=2))
+    solid = tile[:24, 12:24]
+    assert solid.min() > 0.98 * 65535
+
+
 def test_a_format_without_alpha_is_laid_on_white():
     picture = np.zeros((16, 16, 4), np.uint8)
     _, _, result = through(png_bytes(picture), params(scale=2, output_format="jpeg"))
