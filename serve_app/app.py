@@ -121,15 +121,15 @@ def _serve(application: Application, host: str, port: int) -> int:
         log_to_driver=os.environ.get("TESSERA_VERBOSE") == "1",
         configure_logging=False,
     )
-    stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):  # after ray.init, which sets handlers of its own
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, signal.default_int_handler)
     try:
         serve.start(http_options={"host": host, "port": port})
         started = time.monotonic()
         serve.run(application, name=APP_NAME, blocking=False)
         print(_welcome(host, port, time.monotonic() - started), flush=True)
-        stop.wait()
+        threading.Event().wait()
+    except KeyboardInterrupt:
         print("tessera: stopping", flush=True)
     finally:
         ray.shutdown()  # the cluster is this process's own, so it takes Serve with it
