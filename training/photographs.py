@@ -94,7 +94,10 @@ SOURCES: tuple[Source, ...] = (
     Source("gcompris-qt-data", _GCOMPRIS.format("clickgame/*.webp"), _GCOMPRIS_LICENCE, 900),
     Source("gcompris-qt-data", _GCOMPRIS.format("details/*.webp"), _GCOMPRIS_LICENCE),
     Source(
-        "gcompris-qt-data", _GCOMPRIS.format("categorization/*/images/*.webp"), _GCOMPRIS_LICENCE, 230
+        "gcompris-qt-data",
+        _GCOMPRIS.format("categorization/*/images/*.webp"),
+        _GCOMPRIS_LICENCE,
+        230,
     ),
     Source(
         "gcompris-qt-data",

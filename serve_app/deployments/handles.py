@@ -28,6 +28,7 @@ _LOST = (
     ray.exceptions.WorkerCrashedError,
     ray.exceptions.NodeDiedError,
     ray.exceptions.ObjectLostError,
+    ray.exceptions.TaskCancelledError,  # by the replica's end: our own cancelling is a CancelledError
     DeploymentUnavailableError,
 )
 _READY_CACHE_S = 1.0

@@ -18,7 +18,7 @@ from typing import Protocol
 
 from serve_app.engine.scheduler import Kind, Scheduler, Work
 from serve_app.engine.task import Entry, TileTask
-from serve_app.errors import DeadlineExceeded, TesseraError, TileFailed
+from serve_app.errors import DeadlineExceeded, ReplicaLost, TesseraError, TileFailed
 from serve_app.tiling.levels import Levels
 
 logger = logging.getLogger("tessera.engine")
@@ -141,12 +141,13 @@ class Engine:
         Raises:
             Busy: too many tiles wait already.
             TileFailed: this tile could not be computed.
+            ReplicaLost: the engine was closed; another one may be asked.
         """
         entry = Entry(next(self._ids), task, self._runner.plan(task))
         caller = _Caller(entry, control, asyncio.get_running_loop(), asyncio.Queue())
         with self._door:
             if self._closing:
-                raise TileFailed("the engine is closed")
+                raise ReplicaLost("the engine is closed")
             self._inbox.put(lambda: self._accept(caller))
         try:
             while True:
@@ -259,7 +260,7 @@ class Engine:
         while not self._inbox.empty():
             self._inbox.get()()
         for caller in list(self._callers.values()):
-            caller.tell(TileFailed("the engine was closed"))
+            caller.tell(ReplicaLost("the engine was closed"))
             self._leave(caller.entry.id)
 
 

@@ -27,6 +27,7 @@ def test_our_own_error_comes_out_of_rays_wrapping() -> None:
         ray.exceptions.ActorDiedError(),
         ray.exceptions.ActorUnavailableError("away", None),
         ray.exceptions.WorkerCrashedError(),
+        ray.exceptions.TaskCancelledError(),
         ray.exceptions.NodeDiedError("gone"),
         ray.exceptions.ObjectLostError("00" * 28, None, ""),
         ray.exceptions.OwnerDiedError("00" * 28, None, ""),

@@ -15,7 +15,7 @@ import pytest
 from serve_app.engine.engine import Engine, Event, StepsDone
 from serve_app.engine.scheduler import Kind, Scheduler
 from serve_app.engine.task import Entry, Phase, TileTask
-from serve_app.errors import Busy, TesseraError, TileFailed
+from serve_app.errors import Busy, ReplicaLost, TesseraError, TileFailed
 from serve_app.testing_engine import IdentityRunner, PacedRunner, identity_engine
 from serve_app.tiling.levels import Levels
 from tests.unit.engine.entries import crop, task
@@ -283,7 +283,7 @@ async def test_closing_answers_everybody(start: Start):
         await asyncio.sleep(0)
     bar.open()
     await closing
-    assert all(isinstance(result, TileFailed) for result in await outcomes(running))
+    assert all(isinstance(result, ReplicaLost) for result in await outcomes(running))
     assert not engine.alive
     assert_empty(engine, runner)
 
@@ -291,7 +291,7 @@ async def test_closing_answers_everybody(start: Start):
 async def test_a_closed_engine_refuses(start: Start):
     engine = start(IdentityRunner())
     engine.close()
-    with pytest.raises(TileFailed, match="closed"):
+    with pytest.raises(ReplicaLost, match="closed"):
         await pixels(engine, task())
 
 
