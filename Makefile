@@ -83,7 +83,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 $(INSTALLED_DEV): $(INSTALLED)
-	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
+	$(PIP) install --quiet -c constraints.txt -e '.[dev,train]'
 	@touch $@
 
 $(INSTALLED_TRAIN): $(INSTALLED)
