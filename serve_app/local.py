@@ -91,7 +91,7 @@ def build_engine(model_name: str, settings: EngineSettings) -> Engine:
     device, dtype = choose_device(settings.device, settings.dtype)
     model = load_model(find_model(model_name), device, dtype)
     runner = FluxRunner(model, settings.threads)
-    return Engine(runner, Scheduler(settings.max_batch, settings.max_waiting))
+    return Engine(runner, Scheduler(settings.max_batch, settings.max_waiting, settings.vae_batch))
 
 
 @asynccontextmanager

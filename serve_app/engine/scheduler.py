@@ -37,10 +37,12 @@ class Scheduler:
     Args:
         max_batch: Most tiles that run together.
         max_waiting: Most tiles that wait for a place; one more is refused.
+        vae_batch: Most tiles that are encoded or decoded together; few, so that steps are not held up.
     """
 
-    def __init__(self, max_batch: int, max_waiting: int) -> None:
+    def __init__(self, max_batch: int, max_waiting: int, vae_batch: int = 1) -> None:
         self._max_batch = max_batch
+        self._vae_batch = vae_batch
         self._max_waiting = max_waiting
         self._entries: dict[int, Entry] = {}
 
@@ -68,10 +70,10 @@ class Scheduler:
 
     def next(self) -> Work | None:
         """The next work, or None where nothing is to be done."""
-        if finishing := self._oldest(Phase.FINISHING, self._max_batch):
+        if finishing := self._oldest(Phase.FINISHING, self._vae_batch):
             return Work(Kind.DECODE, finishing)
         running = self._oldest(Phase.RUNNING, self._max_batch)
-        free = self._max_batch - len(running)
+        free = min(self._max_batch - len(running), self._vae_batch)
         bucket = running[0].bucket if running else None
         if free and (joining := self._oldest(Phase.WAITING, free, bucket)):
             return Work(Kind.ENCODE, joining)

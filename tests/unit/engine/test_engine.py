@@ -31,7 +31,7 @@ def start() -> Iterator[Start]:
     engines: list[Engine] = []
 
     def build(runner: IdentityRunner, max_batch: int = 4, max_waiting: int = 64) -> Engine:
-        engines.append(Engine(runner, Scheduler(max_batch, max_waiting)))
+        engines.append(Engine(runner, Scheduler(max_batch, max_waiting, vae_batch=max_batch)))
         return engines[-1]
 
     yield build

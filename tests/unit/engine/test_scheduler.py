@@ -22,8 +22,10 @@ def turn(scheduler: Scheduler, failed: tuple[int, ...] = ()) -> tuple[Kind, list
     return work.kind, [one.id for one in work.entries]
 
 
-def filled(*entries: Entry, max_batch: int = 2, max_waiting: int = 8) -> Scheduler:
-    scheduler = Scheduler(max_batch, max_waiting)
+def filled(
+    *entries: Entry, max_batch: int = 2, max_waiting: int = 8, vae_batch: int = 2
+) -> Scheduler:
+    scheduler = Scheduler(max_batch, max_waiting, vae_batch)
     for one in entries:
         scheduler.add(one)
     return scheduler
@@ -116,6 +118,17 @@ def test_a_failed_entry_is_forgotten_and_its_place_is_free():
     assert turn(scheduler) == (Kind.STEP, [1, 2])
 
 
+def test_the_autoencoder_takes_few_at_a_time_and_steps_take_all():
+    scheduler = filled(entry(0, steps=1), entry(1, steps=1), vae_batch=1)
+    assert list(iter(lambda: turn(scheduler), None)) == [
+        (Kind.ENCODE, [0]),
+        (Kind.ENCODE, [1]),
+        (Kind.STEP, [0, 1]),
+        (Kind.DECODE, [0]),
+        (Kind.DECODE, [1]),
+    ]
+
+
 class Model(RuleBasedStateMachine):
     """Adds, cancels and fails entries at random and keeps account of each."""
 
@@ -124,7 +137,7 @@ class Model(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.scheduler = Scheduler(self.max_batch, self.max_waiting)
+        self.scheduler = Scheduler(self.max_batch, self.max_waiting, vae_batch=2)
         self.alive: dict[int, Entry] = {}
         self.decoded: set[int] = set()
         self.gone: set[int] = set()

@@ -17,6 +17,7 @@ from training import sampling
 from training.config import AUTOENCODER, CONTROLNET, TRANSFORMER
 from training.export import export
 from training.networks import FluxPair
+from training.pairs import encode
 
 _SMALL = {"attention_head_dim": 32, "num_attention_heads": 1, "num_single_layers": 1}
 
@@ -69,7 +70,7 @@ def test_loads_in_diffusers_pipeline_and_agrees_with_the_loop(folder: Path) -> N
     ).images
     model = sampling.load(folder)
     with torch.no_grad():
-        latents = sampling.encode(model.autoencoder, control)
+        latents = encode(model.autoencoder, control)
     settings = sampling.Settings(steps=3, control_scale=0.9)
     ours = sampling.denoise(model, latents, noise, settings)
     assert torch.allclose(pipeline._pack_latents(ours, 1, 16, 8, 8), result, atol=1e-4)

@@ -1,18 +1,12 @@
-from dataclasses import dataclass
-
 from training import heldout
 from training.photographs import PACKAGES, SCIKIT_IMAGE, SOURCES, source_of
-
-
-@dataclass(frozen=True)
-class Named:
-    name: str
+from training.sources import Picture
 
 
 def test_no_held_out_photograph_is_trained_on() -> None:
     names = [f"package:{crop.path_ending}" for crop in heldout.CROPS]
     names += [*heldout.UNCROPPED, "package:other.jpg", "package:mate/nature/Garden.jpg"]
-    train, held_out = heldout.split([Named(name) for name in names])  # type: ignore[list-item]
+    train, held_out = heldout.split([Picture(name, SOURCES[0], b"") for name in names])
     assert {picture.name for picture in train} == {
         "package:other.jpg",
         "package:mate/nature/Garden.jpg",

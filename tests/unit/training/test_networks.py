@@ -5,7 +5,8 @@ import torch
 from diffusers.models.embeddings import apply_rotary_emb
 from diffusers.pipelines.flux.pipeline_flux_controlnet import FluxControlNetPipeline
 
-from training.autoencoder import build_autoencoder, psnr, to_tensor
+from training.autoencoder import psnr, to_tensor
+from training.autoencoder_start import build_autoencoder
 from training.flow import GUIDANCE_NEUTRAL, Rows, draw_rows, exaggerate
 from training.networks import pack, token_ids, unpack
 from training.pairs import Pairs
