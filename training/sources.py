@@ -46,12 +46,12 @@ class Picture:
     def pixels(self) -> NDArray[np.uint8]:
         """Decode to RGB, shape (height, width, 3); transparency goes onto a flat grey."""
         with Image.open(io.BytesIO(self.content)) as image:
-            if image.mode in ("RGBA", "LA", "P", "PA"):
-                rgba = image.convert("RGBA")
-                flat = Image.new("RGBA", rgba.size, (*_FLAT_BACKGROUND, 255))
-                flat.alpha_composite(rgba)
-                image = flat
-            return np.asarray(image.convert("RGB"))
+            if image.mode not in ("RGBA", "LA", "P", "PA"):
+                return np.asarray(image.convert("RGB"))
+            rgba = image.convert("RGBA")
+        flat = Image.new("RGBA", rgba.size, (*_FLAT_BACKGROUND, 255))
+        flat.alpha_composite(rgba)
+        return np.asarray(flat.convert("RGB"))
 
 
 def fetch_packages(work: Path, debs: Path | None = None) -> Path:

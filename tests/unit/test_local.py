@@ -21,6 +21,7 @@ from serve_app.errors import (
     BrokenImage,
     ConfigurationError,
     InvalidParameter,
+    ReplicaLost,
     TileFailed,
     TooLarge,
     UnsupportedImage,
@@ -129,7 +130,7 @@ async def test_the_engine_ends_with_the_context(tiny_flux_folder: Path):
     async with local_upscaler(settings(tiny_flux_folder)) as upscaler:
         assert await upscaler.ready()
     assert not await upscaler.ready()
-    with pytest.raises(TileFailed, match="closed"):
+    with pytest.raises(ReplicaLost, match="closed"):
         await upscaler.upscale(request())
 
 
