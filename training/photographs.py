@@ -47,9 +47,14 @@ class Source:
 
 
 _PLASMA = "usr/share/wallpapers/{}/contents/images/*"
-_PLASMA_LICENCE = "GPL-2+ (package), LGPL-3 or CC-BY-SA-4.0 (picture's metadata)"
+_PLASMA_LICENCE = (
+    "GPL-2+ (package); LGPL-3 (metadata), but Patak and SafeLanding CC-BY-SA-4.0 (metadata)"
+)
 _GCOMPRIS = "*/activities/{}"
-_GCOMPRIS_LICENCE = "GPL-3+, CC-BY-SA or public domain (package, by picture)"
+_GCOMPRIS_LICENCE = (
+    "GPL-3+ (package) where its copyright file does not name the picture; else by picture: "
+    "CC-BY-SA, CC-BY, CC0, GFDL, GPL or public domain"
+)
 
 SOURCES: tuple[Source, ...] = (
     Source("mate-backgrounds", "*/mate/nature/*.jpg", "GPL-2+"),
@@ -82,9 +87,24 @@ SOURCES: tuple[Source, ...] = (
     Source("lomiri-wallpapers-20.04", "*/Infinite-Sea_by_Aury88.jpg", "CC-BY-SA-3.0"),
     Source("ukui-wallpapers", "*/the-mouse.jpg", "CC-BY-SA-3.0", photographic=False),
     Source("ukui-wallpapers", "*/focal-ubuntukylin.png", "CC-BY-SA-3.0", photographic=False),
-    Source("gnome-backgrounds", "*/pixels-l.webp", "CC-BY-SA-3.0", photographic=False),
-    Source("gnome-backgrounds", "*/licorice-l.webp", "CC-BY-SA-3.0", photographic=False),
-    Source("gnome-backgrounds", "*/truchet-l.webp", "CC-BY-SA-3.0", photographic=False),
+    Source(
+        "gnome-backgrounds",
+        "*/pixels-l.webp",
+        "GPL-2+ (package; it states CC-BY-SA-3.0 for other pictures)",
+        photographic=False,
+    ),
+    Source(
+        "gnome-backgrounds",
+        "*/licorice-l.webp",
+        "GPL-2+ (package; it states CC-BY-SA-3.0 for other pictures)",
+        photographic=False,
+    ),
+    Source(
+        "gnome-backgrounds",
+        "*/truchet-l.webp",
+        "GPL-2+ (package; it states CC-BY-SA-3.0 for other pictures)",
+        photographic=False,
+    ),
     Source("tuxpaint-stamps-default", "*/animals/*[!n].png", "GPL-2", limit=40),
     Source("tuxpaint-stamps-default", "*/plants/*.png", "GPL-2", limit=20),
     Source("tuxpaint-stamps-default", "*/food/*.png", "GPL-2", limit=20),
@@ -110,9 +130,15 @@ SOURCES: tuple[Source, ...] = (
     Source(SCIKIT_IMAGE, "grass.png", "CC0"),
     Source(SCIKIT_IMAGE, "gravel.png", "CC0"),
     Source(SCIKIT_IMAGE, "camera.png", "CC0"),
-    Source(SCIKIT_IMAGE, "rocket.jpg", "public domain (SpaceX, CC0)"),
+    Source(SCIKIT_IMAGE, "rocket.jpg", "public domain (SpaceX)"),
     Source(SCIKIT_IMAGE, "hubble_deep_field.jpg", "public domain (NASA)"),
-    Source(SCIKIT_IMAGE, "page.png", "public domain", 150, photographic=False),
+    Source(
+        SCIKIT_IMAGE,
+        "page.png",
+        "as scikit-image's documentation of its data says",
+        150,
+        photographic=False,
+    ),
     Source(SCIKIT_IMAGE, "text.png", "public domain", 150, photographic=False),
     Source(SCIKIT_IMAGE, "astronaut.png", "public domain (NASA)"),
     Source(SCIKIT_IMAGE, "chelsea.png", "CC0"),

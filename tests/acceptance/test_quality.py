@@ -6,6 +6,7 @@ that a change which makes pictures worse is noticed.
 
 from __future__ import annotations
 
+import asyncio
 import io
 from pathlib import Path
 
@@ -51,18 +52,15 @@ async def measured() -> dict[str, dict[str, float]]:
 
 
 @pytest.fixture(scope="module")
-async def table() -> dict[str, dict[str, float]]:
-    return await measured()
+def table() -> dict[str, dict[str, float]]:
+    return asyncio.run(measured())
 
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-async def test_three_originals_are_there() -> None:
+def test_three_originals_are_there() -> None:
     assert len(ORIGINALS) == 3
 
 
-async def test_it_beats_plain_resizing(table: dict[str, dict[str, float]]) -> None:
+def test_it_beats_plain_resizing(table: dict[str, dict[str, float]]) -> None:
     ours = table["Tessera"]
     for rival in ("bicubic", "Lanczos"):
         for name in ("psnr_y", "ssim", "ssimulacra2"):
@@ -70,7 +68,7 @@ async def test_it_beats_plain_resizing(table: dict[str, dict[str, float]]) -> No
         assert ours["gmsd"] < table[rival]["gmsd"], rival
 
 
-async def test_it_beats_resizing_with_the_same_backprojection(
+def test_it_beats_resizing_with_the_same_backprojection(
     table: dict[str, dict[str, float]],
 ) -> None:
     ours, honest = table["Tessera"], table["Lanczos + bp"]
@@ -79,5 +77,5 @@ async def test_it_beats_resizing_with_the_same_backprojection(
     assert ours["psnr_y"] > honest["psnr_y"] - 0.2
 
 
-async def test_its_result_shows_its_source(table: dict[str, dict[str, float]]) -> None:
+def test_its_result_shows_its_source(table: dict[str, dict[str, float]]) -> None:
     assert table["Tessera"]["lr_psnr"] > 45
