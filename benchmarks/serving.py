@@ -2,7 +2,7 @@
 
 Three contenders, each in processes of its own, in alternating rounds of one run:
 
-    http      the whole application; 4 clients post pictures and receive encoded results
+    http      the whole application as `make run` starts it; 4 clients post pictures and receive results
     engine    the pictures' tiles through the engine in process; nothing is decoded, joined or encoded
     pipeline  the pictures' tiles through `FluxControlNetPipeline`, one call after the other
 
@@ -156,7 +156,8 @@ def _application() -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "serve_app.app", "--port", str(port)]
+    config = ["--config", "configs/local.yaml", "--port", str(port)]
+    command = [sys.executable, "-m", "serve_app.app", *config]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT
     )

@@ -76,12 +76,13 @@ class LocalFinisher:
         return await asyncio.to_thread(finish, plan, params, rounds, source, tiles)
 
 
-def build_engine(model_name: str, settings: EngineSettings) -> Engine:
+def build_engine(model_name: str, settings: EngineSettings, sharing_cores: int = 1) -> Engine:
     """Loads a model and starts an engine on it.
 
     Args:
         model_name: A shipped model's name or a folder.
         settings: Device, type and batch.
+        sharing_cores: Engines among which the process's cores are divided, where `threads` is not set.
 
     Raises:
         ConfigurationError: if the model or the device cannot be used.
@@ -94,7 +95,8 @@ def build_engine(model_name: str, settings: EngineSettings) -> Engine:
 
     device, dtype = choose_device(settings.device, settings.dtype)
     model = load_model(find_model(model_name), device, dtype)
-    runner = FluxRunner(model, settings.threads)
+    cores = len(os.sched_getaffinity(0))
+    runner = FluxRunner(model, settings.threads or max(1, cores // sharing_cores))
     return Engine(runner, Scheduler(settings.max_batch, settings.max_waiting, settings.vae_batch))
 
 

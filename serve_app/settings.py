@@ -96,7 +96,7 @@ class EngineSettings(Group):
     threads: int | None = Field(
         None,
         gt=0,
-        description="CPU threads of a step; None is one for each core that the process may use.",
+        description="CPU threads of a step; None divides the process's cores among the denoiser replicas.",
     )
 
 
@@ -125,7 +125,9 @@ class DeploymentSettings(Group):
         description="GPUs of a denoiser replica; 0 runs on the CPU, 1 is usual on a cluster.",
     )
     denoiser_replicas: int = Field(
-        1, gt=0, description="Denoiser replicas; a laptop's cores are best used by one."
+        1,
+        gt=0,
+        description="Denoiser replicas: one for each GPU; on a laptop 2, see configs/local.yaml.",
     )
     cpu_stage_replicas: int = Field(
         1,

@@ -37,7 +37,8 @@ class Denoiser:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._engine: Engine = build_engine(settings.model, settings.engine)
+        replicas = settings.deployments.denoiser_replicas
+        self._engine: Engine = build_engine(settings.model, settings.engine, sharing_cores=replicas)
         self._interval_s = settings.requests.progress_interval_s
 
     async def denoise(

@@ -98,8 +98,7 @@ class RayDenoiser:
     def __init__(self, handle: DeploymentHandle) -> None:
         self._handle = handle.options(method_name="denoise", stream=True)
         self._deployment = handle.deployment_id
-        self._ready = False
-        self._asked_at = float("-inf")
+        self._ready_at = float("-inf")
 
     async def denoise(
         self, task: TileTask, crop: ObjectRef, on_steps: Callable[[int], None]
@@ -118,11 +117,12 @@ class RayDenoiser:
             return pixels
 
     async def ready(self) -> bool:
-        """Whether a replica runs; asks Ray Serve's controller at most once a second."""
-        if time.monotonic() - self._asked_at > _READY_CACHE_S:
-            self._ready = await asyncio.to_thread(self._ask)
-            self._asked_at = time.monotonic()
-        return self._ready
+        """Whether a replica runs; a yes from Ray Serve's controller is believed for a second."""
+        if time.monotonic() - self._ready_at > _READY_CACHE_S:
+            if not await asyncio.to_thread(self._ask):
+                return False
+            self._ready_at = time.monotonic()
+        return True
 
     def _ask(self) -> bool:
         application = serve.status().applications.get(self._deployment.app_name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -44,12 +43,12 @@ class FluxRunner:
 
     Args:
         model: The loaded model.
-        threads: CPU threads of a step; None is one for each core that the process may use.
+        threads: CPU threads of a step.
     """
 
-    def __init__(self, model: FluxModel, threads: int | None = None) -> None:
+    def __init__(self, model: FluxModel, threads: int) -> None:
         self._model = model
-        self._threads = threads or len(os.sched_getaffinity(0))
+        self._threads = threads
         self._rows: dict[int, _Row] = {}
         self._sigmas = lru_cache(256)(self._make_sigmas)
         self._token_ids = lru_cache(16)(self._make_token_ids)
