@@ -15,13 +15,6 @@ from serve_app.tiling.levels import Levels
 
 
 @dataclass(frozen=True, slots=True)
-class TileSummary:
-    """The last item of a tile's stream: the pixels before it are whole."""
-
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
 class EngineLoad:
     """Tiles in an engine now, and those that it has answered with pixels so far."""
 
@@ -41,24 +34,22 @@ class Denoiser:
         self._engine: Engine = build_engine(settings.model, settings.engine, sharing_cores=replicas)
         self._interval_s = settings.requests.progress_interval_s
 
-    async def denoise(
-        self, task: TileTask, control: Levels
-    ) -> AsyncIterator[StepsDone | Levels | TileSummary]:
+    async def denoise(self, task: TileTask, control: Levels) -> AsyncIterator[StepsDone | Levels]:
         """Computes a tile.
 
         Yields:
-            `StepsDone` now and then, and always for the last step; then the pixels; then `TileSummary`. So a
-            caller who counts steps knows which item is the pixels and need not open it.
+            `StepsDone` now and then; the last one once the tile is decoded, and right after it the
+            pixels. So a caller who counts steps knows, unopened, which item is the pixels.
         """
-        started = told = time.monotonic()
+        told = time.monotonic()
         async with aclosing(self._engine.denoise(task, control)) as events:
             async for event in events:
                 if not isinstance(event, StepsDone):
+                    yield StepsDone(task.params.steps, task.params.steps)
                     yield event
-                elif event.done == event.total or time.monotonic() - told >= self._interval_s:
+                elif event.done < event.total and time.monotonic() - told >= self._interval_s:
                     told = time.monotonic()
                     yield event
-        yield TileSummary(time.monotonic() - started)
 
     def load(self) -> EngineLoad:
         """What this replica's engine is at."""

@@ -109,12 +109,7 @@ class RayDenoiser:
             while done < task.params.steps:
                 done = (await stream.next()).done
                 on_steps(done)
-            pixels = await stream.next_ref()
-            try:
-                await stream.next()
-            except StopAsyncIteration:
-                await pixels  # not pixels, but the error that ended the stream
-            return pixels
+            return await stream.next_ref()
 
     async def ready(self) -> bool:
         """Whether a replica runs; a yes from Ray Serve's controller is believed for a second."""
