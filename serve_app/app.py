@@ -5,8 +5,7 @@ so too, and adds what a newcomer needs: a clear word when the port is taken, the
 ready.
 """
 
-from __future__ import annotations
-
+# No postponed annotations here: Ray Serve reads the type of `build_app`'s argument from its signature.
 import argparse
 import os
 import signal

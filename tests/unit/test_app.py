@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import ValidationError
 from ray.serve import Application
+from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
 
 from serve_app.app import _check_port, build_app, main, read_settings
 from serve_app.errors import ConfigurationError
@@ -30,6 +32,14 @@ def test_its_import_path_builds_an_application() -> None:
     config = yaml.safe_load(LOCAL.read_text())["applications"][0]
     assert config["import_path"] == f"{build_app.__module__}:{build_app.__name__}"
     assert isinstance(build_app(Settings.parse(config["args"])), Application)
+
+
+def test_ray_serve_parses_the_args_by_the_builders_type() -> None:
+    """As `serve run` and `serve deploy` do; a postponed annotation would hand over a bare dict."""
+    args = yaml.safe_load(LOCAL.read_text())["applications"][0]["args"]
+    assert isinstance(call_user_app_builder_with_args_if_necessary(build_app, args), Application)
+    with pytest.raises(ValidationError, match="max_bach"):
+        call_user_app_builder_with_args_if_necessary(build_app, {"engine": {"max_bach": 1}})
 
 
 @pytest.mark.parametrize(
