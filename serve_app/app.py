@@ -21,6 +21,7 @@ import yaml
 from ray import serve
 from ray.serve import Application
 
+from serve_app.contracts import ModelInfo
 from serve_app.deployments.denoiser import Denoiser
 from serve_app.deployments.gateway import Gateway
 from serve_app.deployments.postprocess import Postprocess
@@ -34,10 +35,11 @@ _GATEWAY_ONGOING = (
     1000  # far above `pictures_at_once`, so that a full gateway still answers, with 429
 )
 _CPU_STAGE_ONGOING = 4
+_HEALTH_TIMEOUT_S = 60  # the probe waits for the step that runs; loading an adapter is the longest
 
 
 def build_app(args: Settings) -> Application:
-    """Builds the graph: Gateway -> Preprocess, Denoiser, Postprocess.
+    """Builds the graph: Gateway -> Preprocess, PromptEncoder, Denoiser, Postprocess.
 
     Args:
         args: The application's settings; Ray Serve parses them from the `args` of a config file.
@@ -45,8 +47,12 @@ def build_app(args: Settings) -> Application:
     Raises:
         ConfigurationError: if the model cannot be found.
     """
+    return compose(args, read_model_info(find_model(args.model.source)), Denoiser)
+
+
+def compose(args: Settings, model: ModelInfo, denoiser_class: type[Denoiser]) -> Application:
+    """Puts the graph together for a model and the class that denoises its tiles."""
     size = args.deployments
-    model = read_model_info(find_model(args.model))
     preprocess = serve.deployment(
         Preprocess,
         num_replicas=size.cpu_stage_replicas,
@@ -59,21 +65,42 @@ def build_app(args: Settings) -> Application:
         max_ongoing_requests=_CPU_STAGE_ONGOING,
         ray_actor_options={"num_cpus": size.postprocess_cpus},
     )
-    denoiser = serve.deployment(
-        Denoiser,
-        num_replicas=size.denoiser_replicas,
-        # twice the batch: the next tiles are already there when places become free
-        max_ongoing_requests=2 * args.engine.max_batch,
-        ray_actor_options={"num_cpus": size.denoiser_cpus, "num_gpus": size.denoiser_gpus},
-    )
+    denoiser = serve.deployment(denoiser_class, name="Denoiser", **denoiser_options(args))
     gateway = serve.deployment(
         Gateway,
         max_ongoing_requests=_GATEWAY_ONGOING,
         ray_actor_options={"num_cpus": size.gateway_cpus},
     )
     return gateway.bind(
-        args, model, preprocess.bind(args.images), denoiser.bind(args), postprocess.bind()
+        args, model, preprocess.bind(args.images), None, denoiser.bind(args), postprocess.bind()
     )
+
+
+def denoiser_options(args: Settings) -> dict[str, Any]:
+    """What Ray Serve must know of the denoisers; it follows from the engine's batch and queue."""
+    engine, size = args.engine, args.deployments
+    scale: dict[str, Any] = {"num_replicas": size.denoiser_replicas}
+    if auto := size.denoiser_autoscaling:
+        scale = {
+            "autoscaling_config": {
+                "min_replicas": auto.min_replicas,
+                "max_replicas": auto.max_replicas,
+                # a full batch and the one that follows it: more than that is backlog
+                "target_ongoing_requests": 2 * engine.max_batch,
+                "look_back_period_s": auto.look_back_s,
+                "upscale_delay_s": auto.upscale_delay_s,
+                "downscale_delay_s": auto.downscale_delay_s,
+            }
+        }
+    return scale | {
+        # all that the engine takes: it decides who runs, and no tile waits where priority counts nothing
+        "max_ongoing_requests": 2 * (engine.max_batch + engine.max_waiting),
+        # all that one gateway can send
+        "max_queued_requests": args.requests.pictures_at_once * args.requests.tiles_at_once,
+        "graceful_shutdown_timeout_s": size.drain_s,
+        "health_check_timeout_s": _HEALTH_TIMEOUT_S,
+        "ray_actor_options": {"num_cpus": size.denoiser_cpus, "num_gpus": size.denoiser_gpus},
+    }
 
 
 def read_settings(path: Path) -> Settings:

@@ -7,22 +7,45 @@ What a caller may give stands in `params`; a model's defaults and its narrower l
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, Self
+from typing import Any, Protocol
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from serve_app.errors import InvalidParameter
-from serve_app.params import MAX_SEED, Contract, OutputFormat, UpscaleParams, allowed_range
+from serve_app.model_info import (
+    UPSCALE,
+    ControlInfo,
+    Defaults,
+    Limits,
+    ModelInfo,
+    ResidualCache,
+)
+from serve_app.params import (
+    MAX_SEED,
+    Contract,
+    ControlParams,
+    OutputFormat,
+    Priority,
+    UpscaleParams,
+    allowed_range,
+)
 
 __all__ = [
+    "DEFAULT_TENANT",
     "MAX_SEED",
+    "UPSCALE",
     "Contract",
+    "ControlInfo",
+    "ControlParams",
     "Defaults",
     "Limits",
     "ModelInfo",
     "OutputFormat",
+    "Priority",
     "Progress",
     "ProgressCallback",
+    "ResidualCache",
+    "ResolvedControl",
     "ResolvedParams",
     "UpscaleParams",
     "UpscaleRequest",
@@ -33,64 +56,16 @@ __all__ = [
 ]
 
 
-class Limits(Contract):
-    """A model's narrower ranges, inclusive: `{"steps": [1, 16]}`."""
-
-    scale: tuple[float, float] = (1, 8)
-    steps: tuple[int, int] = (1, 100)
-    guidance_scale: tuple[float, float] = (0, 30)
-    control_scale: tuple[float, float] = (0, 2)
+DEFAULT_TENANT = "default"
 
 
-class Defaults(Contract):
-    """A model's own choice for each parameter that a caller leaves open."""
+class ResolvedControl(Contract):
+    """A control as it is run: its scale inside the window [start, end] of the steps, 0 outside."""
 
-    scale: float = Field(4, ge=1, le=8)
-    steps: int = Field(28, ge=1, le=100)
-    strength: float = Field(1, gt=0, le=1)
-    guidance_scale: float = Field(3.5, ge=0, le=30)
-    control_scale: float = Field(0.6, ge=0, le=2)
-    control_start: float = Field(0, ge=0, le=1)
-    control_end: float = Field(1, ge=0, le=1)
-    true_cfg_scale: float = Field(1, ge=1, le=20)
-    output_format: OutputFormat = OutputFormat.PNG
-    quality: int = Field(92, ge=1, le=100)
-
-
-class ModelInfo(Contract):
-    """A model folder's `tessera.json`: everything that may be known of a model without loading a weight."""
-
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)
-    description: str
-    license: str
-    tile_px: int = Field(gt=0, description="Side of the square tile that the model denoises.")
-    overlap_px: int = Field(ge=0, description="Least overlap of two neighbouring tiles.")
-    align_px: int = Field(
-        gt=0, description="Tile origins and sizes are multiples of this: one transformer token."
-    )
-    native_scale: float = Field(
-        4, ge=1, le=8, description="The enlargement that the ControlNet was trained for."
-    )
-    takes_prompt: bool = False
-    takes_true_cfg: bool = False
-    backprojection_rounds: int = Field(
-        3, ge=0, le=10, description="Rounds that tie the result to its source."
-    )
-    defaults: Defaults = Defaults()
-    limits: Limits = Limits()
-    components: dict[str, str] = Field(
-        default_factory=dict,
-        description="Where a component lives when not in this folder: SOURCE[@REVISION][:SUBFOLDER].",
-    )
-
-    @model_validator(mode="after")
-    def _tiles_fit(self) -> Self:
-        for name in ("tile_px", "overlap_px"):
-            if getattr(self, name) % self.align_px:
-                raise ValueError(f"{name} must be a multiple of align_px ({self.align_px})")
-        if self.overlap_px * 3 > self.tile_px:
-            raise ValueError("overlap_px must be at most a third of tile_px")
-        return self
+    name: str
+    scale: float
+    start: float
+    end: float
 
 
 class ResolvedParams(Contract):
@@ -106,12 +81,32 @@ class ResolvedParams(Contract):
     control_scale: float
     control_start: float
     control_end: float
+    controls: tuple[ResolvedControl, ...]
+    lora: str
+    lora_scale: float
     prompt: str
     negative_prompt: str
     true_cfg_scale: float
     seed: int
     output_format: OutputFormat
     quality: int
+
+    @property
+    def all_controls(self) -> tuple[ResolvedControl, ...]:
+        """`upscale` first, then the others in the caller's order."""
+        main = ResolvedControl(
+            name=UPSCALE,
+            scale=self.control_scale,
+            start=self.control_start,
+            end=self.control_end,
+        )
+        return main, *self.controls
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The texts to be encoded, once each: the prompt, and the negative one where it acts."""
+        acting = (self.prompt, self.negative_prompt if self.true_cfg_scale > 1 else "")
+        return tuple(dict.fromkeys(text for text in acting if text))
 
 
 def resolve(params: UpscaleParams, model: ModelInfo, drawn_seed: int) -> ResolvedParams:
@@ -125,20 +120,8 @@ def resolve(params: UpscaleParams, model: ModelInfo, drawn_seed: int) -> Resolve
     Raises:
         InvalidParameter: a value outside the model's limits, or a parameter that it does not take.
     """
-    if (params.prompt or params.negative_prompt) and not model.takes_prompt:
-        field = "prompt" if params.prompt else "negative_prompt"
-        raise InvalidParameter(
-            f"{field}: the model {model.name} reads no prompts",
-            field=field,
-            allowed="absent or empty",
-        )
-    if (params.true_cfg_scale or 1) > 1 and not model.takes_true_cfg:
-        raise InvalidParameter(
-            f"true_cfg_scale: the model {model.name} does not take it",
-            field="true_cfg_scale",
-            allowed="1",
-        )
-    given = params.model_dump(exclude_none=True)
+    _check_offered(params, model)
+    given = params.model_dump(exclude_none=True, exclude={"controls"})
     chosen = model.defaults.model_dump() | {"model": model.name, "seed": drawn_seed} | given
     if "width" in given or "height" in given:
         chosen["scale"] = None
@@ -156,18 +139,71 @@ def resolve(params: UpscaleParams, model: ModelInfo, drawn_seed: int) -> Resolve
             field="control_start",
             allowed=f"below {chosen['control_end']:g}",
         )
-    gaps = {"width": None, "height": None, "prompt": "", "negative_prompt": ""}
-    return ResolvedParams.model_validate(gaps | chosen)
+    gaps: dict[str, Any] = {"width": None, "height": None, "prompt": "", "negative_prompt": ""}
+    gaps |= {"lora": "", "lora_scale": 1.0}
+    controls = [_resolve_control(control, model) for control in params.controls or ()]
+    return ResolvedParams.model_validate(gaps | chosen | {"controls": controls})
+
+
+def _resolve_control(control: ControlParams, model: ModelInfo) -> ResolvedControl:
+    known = model.controls[control.name].model_dump(include={"scale", "start", "end"})
+    found = ResolvedControl(**known | control.model_dump(exclude_none=True))
+    if found.start >= found.end:
+        raise InvalidParameter(
+            f"controls: {found.name}: start must be below end",
+            field="controls",
+            allowed=f"below {found.end:g}",
+        )
+    return found
+
+
+def _check_offered(params: UpscaleParams, model: ModelInfo) -> None:
+    """Refuses what the model does not offer at all."""
+    if (params.prompt or params.negative_prompt) and not model.takes_prompt:
+        field = "prompt" if params.prompt else "negative_prompt"
+        raise InvalidParameter(
+            f"{field}: the model {model.name} reads no prompts",
+            field=field,
+            allowed="absent or empty",
+        )
+    if (params.true_cfg_scale or 1) > 1 and not model.takes_true_cfg:
+        raise InvalidParameter(
+            f"true_cfg_scale: the model {model.name} does not take it",
+            field="true_cfg_scale",
+            allowed="1",
+        )
+    names = [control.name for control in params.controls or ()]
+    others = [name for name in model.controls if name != UPSCALE]
+    for name in names:
+        if name not in others or names.count(name) > 1:
+            raise InvalidParameter(
+                f"controls: {name!r} is given twice"
+                if name in others
+                else f"controls: the model {model.name} offers no control {name!r} beside {UPSCALE}",
+                field="controls",
+                allowed=f"each once: {', '.join(others)}" if others else "absent or empty",
+            )
+    if params.lora and params.lora not in model.loras:
+        raise InvalidParameter(
+            f"lora: there is no adapter {params.lora!r}",
+            field="lora",
+            allowed=", ".join(model.loras) or "absent or empty",
+        )
 
 
 class UpscaleRequest(Contract):
     """One picture and what to do with it.
 
-    `image` is the encoded file. `timeout_s` bounds the whole request; None leaves it to the server's setting.
+    `image` is the encoded file; `control_images` are the pictures that the caller gives for controls, by their
+    names. `timeout_s` bounds the whole request; None leaves it to the server's setting. Within a class of
+    priority the tenants share the denoisers alike.
     """
 
     image: bytes = Field(repr=False)
+    control_images: dict[str, bytes] = Field(default_factory=dict, repr=False)
     params: UpscaleParams = UpscaleParams()
+    priority: Priority = Priority.INTERACTIVE
+    tenant: str = Field(DEFAULT_TENANT, min_length=1, max_length=200)
     request_id: str = Field(min_length=1, max_length=200)
     timeout_s: float | None = Field(None, gt=0)
 

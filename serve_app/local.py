@@ -7,12 +7,12 @@ import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 
-from serve_app.contracts import ModelInfo, ResolvedParams, Upscaler
+from serve_app.contracts import ModelInfo, ResolvedParams, Upscaler, UpscaleRequest
 from serve_app.engine.engine import Engine, StepsDone
 from serve_app.engine.scheduler import Scheduler
-from serve_app.engine.task import TileTask
+from serve_app.engine.task import PromptArrays, TileInputs, TileTask
 from serve_app.models.catalog import find_model, read_model_info
-from serve_app.settings import EngineSettings, ImageLimits, Settings
+from serve_app.settings import ImageLimits, Settings
 from serve_app.stages import Source, cut, finish, open_source, outline
 from serve_app.tiling.levels import Levels
 from serve_app.upscale import Conductor, Prepared
@@ -24,13 +24,15 @@ class LocalPreparer:
     def __init__(self, limits: ImageLimits) -> None:
         self._limits = limits
 
-    async def prepare(self, image: bytes, params: ResolvedParams, model: ModelInfo) -> Prepared:
+    async def prepare(
+        self, request: UpscaleRequest, params: ResolvedParams, model: ModelInfo
+    ) -> Prepared:
         """See `upscale.Preparer`."""
 
         def work() -> Prepared:
-            found = outline(image, params, model, self._limits)
-            source = open_source(image, self._limits)
-            return Prepared(found, source, list(cut(source, found.plan)))
+            found = outline(request.image, params, model, self._limits)
+            source = open_source(request.image, self._limits)
+            return Prepared(found, source, [(crop,) for crop in cut(source, found.plan)])
 
         return await asyncio.to_thread(work)
 
@@ -48,10 +50,15 @@ class LocalDenoiser:
         self._places = asyncio.Semaphore(most_waiting)
 
     async def denoise(
-        self, task: TileTask, crop: Levels, on_steps: Callable[[int], None]
+        self,
+        task: TileTask,
+        crops: Sequence[Levels],
+        prompts: Sequence[PromptArrays],
+        on_steps: Callable[[int], None],
     ) -> Levels:
         """See `upscale.TileDenoiser`."""
-        async with self._places, aclosing(self._engine.denoise(task, crop)) as events:
+        inputs = TileInputs(crops, prompts)
+        async with self._places, aclosing(self._engine.denoise(task, inputs)) as events:
             async for event in events:
                 if not isinstance(event, StepsDone):
                     return event
@@ -76,12 +83,11 @@ class LocalFinisher:
         return await asyncio.to_thread(finish, plan, params, rounds, source, tiles)
 
 
-def build_engine(model_name: str, settings: EngineSettings, sharing_cores: int = 1) -> Engine:
-    """Loads a model and starts an engine on it.
+def build_engine(settings: Settings, sharing_cores: int = 1) -> Engine:
+    """Loads the model and starts an engine on it.
 
     Args:
-        model_name: A shipped model's name or a folder.
-        settings: Device, type and batch.
+        settings: Of the model and the engine.
         sharing_cores: Engines among which the process's cores are divided, where `threads` is not set.
 
     Raises:
@@ -93,11 +99,12 @@ def build_engine(model_name: str, settings: EngineSettings, sharing_cores: int =
     from serve_app.diffusion.loader import choose_device, load_model
     from serve_app.engine.runner import FluxRunner
 
-    device, dtype = choose_device(settings.device, settings.dtype)
-    model = load_model(find_model(model_name), device, dtype)
+    chosen = settings.engine
+    device, dtype = choose_device(chosen.device, chosen.dtype)
+    model = load_model(find_model(settings.model.source), device, dtype)
     cores = len(os.sched_getaffinity(0))
-    runner = FluxRunner(model, settings.threads or max(1, cores // sharing_cores))
-    return Engine(runner, Scheduler(settings.max_batch, settings.max_waiting, settings.vae_batch))
+    runner = FluxRunner(model, chosen, chosen.threads or max(1, cores // sharing_cores))
+    return Engine(runner, Scheduler(chosen))
 
 
 @asynccontextmanager
@@ -107,8 +114,8 @@ async def local_upscaler(settings: Settings) -> AsyncIterator[Upscaler]:
     Raises:
         ConfigurationError: if the model or the device cannot be used.
     """
-    info = read_model_info(find_model(settings.model))
-    engine = await asyncio.to_thread(build_engine, settings.model, settings.engine)
+    info = read_model_info(find_model(settings.model.source))
+    engine = await asyncio.to_thread(build_engine, settings)
     try:
         yield conduct(info, engine, settings)
     finally:
@@ -120,6 +127,7 @@ def conduct(info: ModelInfo, engine: Engine, settings: Settings) -> Conductor:
     return Conductor(
         [info],
         LocalPreparer(settings.images),
+        None,
         LocalDenoiser(engine, settings.engine.max_waiting),
         LocalFinisher(),
         settings.requests,

@@ -5,6 +5,7 @@ Ranges are enforced here and nowhere else. A parameter that is None means "the m
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Self
@@ -35,6 +36,13 @@ class OutputFormat(StrEnum):
         return f"image/{self.value}"
 
 
+class Priority(StrEnum):
+    """How a request shares the denoisers: somebody waits for it, or it may take its time."""
+
+    INTERACTIVE = "interactive"
+    BATCH = "batch"
+
+
 def _no_bool(value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError("a number is needed, not true or false")
@@ -43,6 +51,29 @@ def _no_bool(value: Any) -> Any:
 
 Int = Annotated[int, BeforeValidator(_no_bool)]
 Float = Annotated[float, BeforeValidator(_no_bool)]
+
+
+class ControlParams(Contract):
+    """One more ControlNet beside `upscale`, by the name under which the model offers it."""
+
+    name: str = Field(min_length=1, max_length=50)
+    scale: Float | None = Field(None, ge=0, le=2, description="How strongly it holds.")
+    start: Float | None = Field(
+        None, ge=0, le=1, description="Fraction of the steps at which it begins."
+    )
+    end: Float | None = Field(
+        None, ge=0, le=1, description="Fraction of the steps at which it ends."
+    )
+
+
+def _from_json(value: Any) -> Any:
+    """A form sends a list as JSON text."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        raise ValueError("not a list, and not the JSON text of one") from None
 
 
 class UpscaleParams(Contract):
@@ -84,6 +115,17 @@ class UpscaleParams(Contract):
     )
     control_end: Float | None = Field(
         None, ge=0, le=1, description="Fraction of the steps at which control ends."
+    )
+    controls: Annotated[tuple[ControlParams, ...], BeforeValidator(_from_json)] | None = Field(
+        None,
+        max_length=8,
+        description="More ControlNets, each with `name` and, if wished, `scale`, `start`, `end`.",
+    )
+    lora: str | None = Field(
+        None, max_length=200, description="Name of a LoRA adapter that the server offers."
+    )
+    lora_scale: Float | None = Field(
+        None, ge=0, le=2, description="How strongly the adapter acts; 1 if absent."
     )
     prompt: str | None = Field(
         None, max_length=4000, description="What the picture shows, for models that read it."
@@ -152,6 +194,8 @@ def allowed_range(cls: type[BaseModel], name: str) -> str:
     field = cls.model_fields[name]
     if name == "output_format":
         return "one of " + ", ".join(OutputFormat)
+    if name == "controls":
+        return "a list of at most 8 objects"
     bounds = {
         key: getattr(rule, key)
         for rule in field.metadata

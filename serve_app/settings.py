@@ -8,9 +8,16 @@ name or a bad value fails at start with the field's name. What a caller may choo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from serve_app.errors import ConfigurationError
 
@@ -70,6 +77,48 @@ class RequestSettings(Group):
     )
 
 
+class ModelSettings(Group):
+    """Which model, and where its parts lie."""
+
+    source: str = Field(
+        "mini",
+        min_length=1,
+        description="A shipped model's name, a folder, a hub id `OWNER/NAME@REVISION`, or an fsspec URL.",
+    )
+    cache_dir: str | None = Field(
+        None,
+        description="Where sources from elsewhere are kept on this node; None is the user's cache folder.",
+    )
+    loras: str | None = Field(
+        None,
+        description="Folder of LoRA adapters, each offered by its file's name; None offers none.",
+    )
+
+
+def _named_model(value: Any) -> Any:
+    return {"source": value} if isinstance(value, str) else value
+
+
+class PromptSettings(Group):
+    """The text encoders, for models that take prompts."""
+
+    tokens: Literal[128, 256, 512] = Field(
+        512,
+        description="Length of T5's sequence: 512 as FLUX.1-dev was trained; fewer cost less a step.",
+    )
+    device: str = Field("cpu", description="Where the encoders run; prompts are few and cached.")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "bfloat16", description="Type of their weights: T5-XXL takes 9.5 GB in bfloat16."
+    )
+    cached: int = Field(64, gt=0, description="Prompts remembered, 8 MB each at 512 tokens.")
+    cpus: float = Field(1, ge=0, description="CPUs reserved for a replica.")
+    gpus: float = Field(
+        0, ge=0, description="GPUs reserved for a replica; a slice such as 0.2 does."
+    )
+    min_replicas: int = Field(0, ge=0, description="0: encoders are loaded at the first prompt.")
+    max_replicas: int = Field(1, gt=0, description="One encodes several prompts a second.")
+
+
 class EngineSettings(Group):
     """The accelerator and the batches that run on it."""
 
@@ -93,11 +142,71 @@ class EngineSettings(Group):
     max_waiting: int = Field(
         64, gt=0, description="Tiles waiting for a place in one engine; one more is refused."
     )
+    batch_share: float = Field(
+        0.2,
+        gt=0,
+        lt=1,
+        description="Share of the accelerator's time that priority `batch` keeps while others wait.",
+    )
+    interactive_slowdown: float = Field(
+        1.1,
+        ge=1,
+        description="How much longer an interactive step may take so that batch tiles ride along.",
+    )
+    exact: bool = Field(
+        False,
+        description="Bit-equal results whatever shares the batch: every step runs at `max_batch`.",
+    )
+    residual_cache: bool = Field(
+        False,
+        description="Skip steps of little change, for models that state how far; changes results a little.",
+    )
+    compile: bool = Field(
+        False, description="Compile the networks' blocks; minutes at start, needs a C++ compiler."
+    )
+    attention: str | None = Field(
+        None,
+        description="An attention backend of diffusers, such as `_native_cudnn`; None is its own.",
+    )
+    quantization: Literal["none", "fp8"] = Field(
+        "none",
+        description="`fp8` needs torchao and a GPU with it, and passes a quality gate at start.",
+    )
+    cuda_graphs: bool = Field(False, description="Replay each batch size as one CUDA graph.")
+    offload: bool = Field(
+        False, description="Keep blocks in host memory until they run, for cards of 24 GB; slower."
+    )
     threads: int | None = Field(
         None,
         gt=0,
         description="CPU threads of a step; None divides the process's cores among the denoiser replicas.",
     )
+
+
+class Autoscaling(Group):
+    """Denoiser replicas that follow the backlog of tiles."""
+
+    min_replicas: int = Field(0, ge=0, description="0 gives the last GPU back when nobody asks.")
+    max_replicas: int = Field(4, gt=0, description="Most GPUs to take.")
+    look_back_s: float = Field(
+        5,
+        gt=0,
+        description="Seconds over which the backlog is averaged; short, tiles take seconds.",
+    )
+    upscale_delay_s: float = Field(
+        2, ge=0, description="Seconds that a backlog lasts before replicas are added."
+    )
+    downscale_delay_s: float = Field(
+        300,
+        ge=0,
+        description="Seconds of less work before one is given back; loading FLUX is slow.",
+    )
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.min_replicas > self.max_replicas:
+            raise ValueError("min_replicas must be at most max_replicas")
+        return self
 
 
 class DeploymentSettings(Group):
@@ -129,6 +238,12 @@ class DeploymentSettings(Group):
         gt=0,
         description="Denoiser replicas: one for each GPU; on a laptop 2, see configs/local.yaml.",
     )
+    denoiser_autoscaling: Autoscaling | None = Field(
+        None, description="Follow the backlog instead of keeping `denoiser_replicas`."
+    )
+    drain_s: float = Field(
+        120, gt=0, description="Seconds that a denoiser told to stop has to finish its tiles."
+    )
     cpu_stage_replicas: int = Field(
         1,
         gt=0,
@@ -139,9 +254,8 @@ class DeploymentSettings(Group):
 class Settings(Group):
     """Everything that can be set when the application starts."""
 
-    model: str = Field(
-        "mini", description="A model shipped in serve_app/models by name, or a model folder's path."
-    )
+    model: Annotated[ModelSettings, BeforeValidator(_named_model)] = ModelSettings()
+    prompts: PromptSettings = PromptSettings()
     images: ImageLimits = ImageLimits()
     requests: RequestSettings = RequestSettings()
     engine: EngineSettings = EngineSettings()

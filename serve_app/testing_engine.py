@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from serve_app.engine.engine import Engine
 from serve_app.engine.scheduler import Kind, Scheduler
-from serve_app.engine.task import Entry, TileTask
+from serve_app.engine.task import Bucket, Entry, TileInputs, TileTask
 from serve_app.errors import TesseraError, TileFailed
+from serve_app.settings import EngineSettings
 from serve_app.tiling.levels import Levels
 
 
@@ -31,15 +32,21 @@ class IdentityDenoiser:
         self.tasks: list[TileTask] = []
         self._on_tile = on_tile
 
-    async def denoise(self, task: TileTask, crop: Any, on_steps: Callable[[int], None]) -> Any:
-        """Reports every step, then gives the crop back."""
+    async def denoise(
+        self,
+        task: TileTask,
+        crops: Sequence[Any],
+        prompts: Sequence[Any],
+        on_steps: Callable[[int], None],
+    ) -> Any:
+        """Reports every step, then gives the first crop back."""
         self.tasks.append(task)
         for done in range(1, task.params.steps + 1):
             await asyncio.sleep(0)
             on_steps(done)
         if self._on_tile is not None:
             await self._on_tile(task)
-        return crop
+        return crops[0]
 
     async def ready(self) -> bool:
         """Always."""
@@ -56,23 +63,31 @@ class IdentityRunner:
     def __init__(self) -> None:
         self.rows: dict[int, Levels] = {}
 
-    def plan(self, task: TileTask) -> int:
-        """The steps of a task."""
-        return task.params.steps
+    def plan(self, task: TileTask, inputs: TileInputs) -> tuple[int, Bucket]:
+        """The steps of a task and its bucket."""
+        params, tile = task.params, task.tile
+        tokens = len(inputs.prompts[0].sequence) if inputs.prompts else 0
+        return params.steps, Bucket(tile.height, tile.width, tokens, params.lora, params.lora_scale)
 
-    def open(self) -> None:
-        """Nothing to warm."""
+    def open(self) -> Mapping[tuple[Kind, int], float]:
+        """Nothing to warm, nothing measured: a batch costs what its rows cost."""
+        return {}
 
-    def encode(self, entries: Sequence[Entry], controls: Sequence[Levels]) -> None:
-        """Keeps the crops."""
-        self.rows |= {entry.id: crop for entry, crop in zip(entries, controls, strict=True)}
+    def encode(self, entries: Sequence[Entry], inputs: Sequence[TileInputs], size: int) -> None:
+        """Keeps the first crop of each."""
+        self.rows |= {
+            entry.id: given.controls[0] for entry, given in zip(entries, inputs, strict=True)
+        }
 
-    def step(self, entries: Sequence[Entry]) -> None:
+    def probe(self) -> None:
+        """Alive."""
+
+    def step(self, entries: Sequence[Entry], size: int) -> None:
         """Changes nothing; an entry that was never encoded is a KeyError."""
         for entry in entries:
             self.rows[entry.id] = self.rows[entry.id]
 
-    def decode(self, entries: Sequence[Entry]) -> list[Levels | TesseraError]:
+    def decode(self, entries: Sequence[Entry], size: int) -> list[Levels | TesseraError]:
         """The crops."""
         return [self.rows[entry.id] for entry in entries]
 
@@ -109,31 +124,31 @@ class PacedRunner(IdentityRunner):
         self._on_turn = on_turn
         self._spoilt: set[int] = set()
 
-    def encode(self, entries: Sequence[Entry], controls: Sequence[Levels]) -> None:
+    def encode(self, entries: Sequence[Entry], inputs: Sequence[TileInputs], size: int) -> None:
         """Logs the turn and keeps the crops."""
         self._begin(Kind.ENCODE, entries)
-        super().encode(entries, controls)
+        super().encode(entries, inputs, size)
 
-    def step(self, entries: Sequence[Entry]) -> None:
+    def step(self, entries: Sequence[Entry], size: int) -> None:
         """Logs the turn, waits, then fails or spoils what it was told to."""
         self._begin(Kind.STEP, entries)
         time.sleep(self._step_s)
         for entry in entries:
             if (entry.task.index, entry.steps_done) in self._fail_at:
                 raise RuntimeError(f"told to fail at step {entry.steps_done}")
-        super().step(entries)
+        super().step(entries, size)
         for entry in entries:
             if (entry.task.index, entry.steps_done) in self._nan_at:
                 self._spoilt.add(entry.id)
 
-    def decode(self, entries: Sequence[Entry]) -> list[Levels | TesseraError]:
+    def decode(self, entries: Sequence[Entry], size: int) -> list[Levels | TesseraError]:
         """Logs the turn; gives the crops back, or an error for a spoilt tile."""
         self._begin(Kind.DECODE, entries)
         return [
             TileFailed(f"tile {entry.task.index} came out as NaN")
             if entry.id in self._spoilt
             else crop
-            for entry, crop in zip(entries, super().decode(entries), strict=True)
+            for entry, crop in zip(entries, super().decode(entries, size), strict=True)
         ]
 
     def drop(self, entry_id: int) -> None:
@@ -149,4 +164,5 @@ class PacedRunner(IdentityRunner):
 
 def identity_engine(max_batch: int = 4, max_waiting: int = 64) -> Engine:
     """Starts an engine that gives each crop back; the caller closes it."""
-    return Engine(IdentityRunner(), Scheduler(max_batch, max_waiting))
+    settings = EngineSettings(max_batch=max_batch, max_waiting=max_waiting)
+    return Engine(IdentityRunner(), Scheduler(settings))

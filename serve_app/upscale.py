@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -26,12 +26,15 @@ from serve_app.contracts import (
 )
 from serve_app.engine.task import TileTask
 from serve_app.errors import Busy, DeadlineExceeded, InvalidParameter, ReplicaLost
+from serve_app.ledger import Clock, Ledger
 from serve_app.settings import RequestSettings
 from serve_app.stages import Outline
+from serve_app.tiling.geometry import Tile
 
 logger = logging.getLogger("tessera.upscale")
 
 PixelsRef = Any  # pixels here, or a reference to pixels elsewhere; only carried from part to part
+PromptRef = Any  # a prompt's embeddings, likewise
 _FIRST_RETRY_S = 0.2
 
 
@@ -42,19 +45,29 @@ class Prepared:
     Attributes:
         outline: Its size and its plan.
         source: The decoded source, for the finish.
-        crops: One control crop for each of the plan's tiles, in order.
+        crops: For each of the plan's tiles, in order, one crop for each of the request's controls.
     """
 
     outline: Outline
     source: PixelsRef
-    crops: Sequence[PixelsRef]
+    crops: Sequence[Sequence[PixelsRef]]
 
 
 class Preparer(Protocol):
     """Bytes to crops."""
 
-    async def prepare(self, image: bytes, params: ResolvedParams, model: ModelInfo) -> Prepared:
-        """Decodes, enlarges and cuts a picture; raises RequestError where it cannot."""
+    async def prepare(
+        self, request: UpscaleRequest, params: ResolvedParams, model: ModelInfo
+    ) -> Prepared:
+        """Decodes, enlarges and cuts the request's pictures; raises RequestError where it cannot."""
+        ...
+
+
+class PromptEmbedder(Protocol):
+    """Texts to embeddings."""
+
+    async def embed(self, text: str) -> PromptRef:
+        """Embeds a text; equal texts are computed once in a while only."""
         ...
 
 
@@ -62,7 +75,11 @@ class TileDenoiser(Protocol):
     """Crops to tiles."""
 
     async def denoise(
-        self, task: TileTask, crop: PixelsRef, on_steps: Callable[[int], None]
+        self,
+        task: TileTask,
+        crops: Sequence[PixelsRef],
+        prompts: Sequence[PromptRef],
+        on_steps: Callable[[int], None],
     ) -> PixelsRef:
         """Computes one tile; raises ReplicaLost where the same task may be sent again.
 
@@ -89,12 +106,30 @@ class Finisher(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One request on its way: what all of its tiles share."""
+
+    request: UpscaleRequest
+    params: ResolvedParams
+    model: ModelInfo
+    deadline: float  # the event loop's time, s
+
+    def task(self, index: int, tile: Tile, now: float) -> TileTask:
+        """A tile's task; its time left counts from now."""
+        request, left_s = self.request, max(self.deadline - now, 0)
+        return TileTask(
+            request.request_id, index, tile, self.params, request.priority, request.tenant, left_s
+        )
+
+
 class Conductor:
     """Satisfies `contracts.Upscaler`.
 
     Args:
         models: What can be asked for, the default first.
         preparer: Bytes to crops.
+        embedder: Texts to embeddings; None where no model takes prompts.
         denoiser: Crops to tiles.
         finisher: Tiles to bytes.
         settings: Bounds on pictures, tiles, retries and time.
@@ -104,12 +139,14 @@ class Conductor:
         self,
         models: Sequence[ModelInfo],
         preparer: Preparer,
+        embedder: PromptEmbedder | None,
         denoiser: TileDenoiser,
         finisher: Finisher,
         settings: RequestSettings,
     ) -> None:
         self._models = {model.name: model for model in models}
         self._preparer = preparer
+        self._embedder = embedder
         self._denoiser = denoiser
         self._finisher = finisher
         self._settings = settings
@@ -130,32 +167,28 @@ class Conductor:
         model = self._model(request.params.model)
         params = resolve(request.params, model, drawn_seed=secrets.randbelow(MAX_SEED + 1))
         limit_s = request.timeout_s or self._settings.timeout_s
+        job = _Job(request, params, model, asyncio.get_running_loop().time() + limit_s)
         self._admit()
         try:
-            async with asyncio.timeout(limit_s):
-                return await self._run(request, params, model, on_progress or _ignore)
+            async with asyncio.timeout_at(job.deadline):
+                return await self._run(job, on_progress or _ignore)
         except TimeoutError:
             raise DeadlineExceeded(f"not finished within {limit_s:g} s") from None
         finally:
             self._in_progress -= 1
 
-    async def _run(
-        self,
-        request: UpscaleRequest,
-        params: ResolvedParams,
-        model: ModelInfo,
-        on_progress: ProgressCallback,
-    ) -> UpscaleResult:
-        clock = _Clock()
-        prepared = await self._preparer.prepare(request.image, params, model)
+    async def _run(self, job: _Job, on_progress: ProgressCallback) -> UpscaleResult:
+        clock, params = Clock(), job.params
+        prepared, prompts = await self._begin(job)
         plan = prepared.outline.plan
-        ledger = _Ledger(plan.count, params.steps, on_progress)
+        ledger = Ledger(plan.count, params.steps, on_progress)
         clock.lap("prepare")
-        tiles = await self._denoise_all(request.request_id, prepared, params, ledger)
+        tiles = await self._denoise_all(job, prepared, prompts, ledger)
         clock.lap("denoise")
         ledger.report("finish")
-        image = await self._finisher.finish(prepared, params, model, tiles)
+        image = await self._finisher.finish(prepared, params, job.model, tiles)
         clock.lap("finish")
+        request_id = job.request.request_id
         result = UpscaleResult(
             image=image,
             media_type=params.output_format.media_type,
@@ -167,49 +200,71 @@ class Conductor:
             tiles_retried=ledger.retried,
             params=params,
             timings_s=clock.laps_s,
-            request_id=request.request_id,
+            request_id=request_id,
         )
-        logger.info("upscale.done", extra={"request_id": request.request_id, **clock.laps_s})
+        logger.info("upscale.done", extra={"request_id": request_id, **clock.laps_s})
         return result
 
+    async def _begin(self, job: _Job) -> tuple[Prepared, list[PromptRef]]:
+        """Prepares the pictures and embeds the texts, side by side."""
+        async with _task_group() as group:
+            prepared = group.create_task(self._preparer.prepare(job.request, job.params, job.model))
+            prompts = [group.create_task(self._embed(text)) for text in job.params.texts]
+        return prepared.result(), [prompt.result() for prompt in prompts]
+
+    async def _embed(self, text: str) -> PromptRef:
+        if self._embedder is None:
+            raise RuntimeError("a model that takes prompts comes with an embedder")
+        return await self._embedder.embed(text)
+
     async def _denoise_all(
-        self, request_id: str, prepared: Prepared, params: ResolvedParams, ledger: _Ledger
+        self, job: _Job, prepared: Prepared, prompts: Sequence[PromptRef], ledger: Ledger
     ) -> list[PixelsRef]:
         """All tiles of a picture, a bounded number at once. The first failure ends the others."""
         places = asyncio.Semaphore(self._settings.tiles_at_once)
 
-        async def one(task: TileTask, crop: PixelsRef) -> PixelsRef:
+        async def one(index: int, tile: Tile, crops: Sequence[PixelsRef]) -> PixelsRef:
             async with places:
-                return await self._denoise(task, crop, ledger)
+                return await self._denoise(job, index, tile, crops, prompts, ledger)
 
         ledger.report("denoise")
         cut = zip(prepared.outline.plan.tiles, prepared.crops, strict=True)
-        try:
-            async with asyncio.TaskGroup() as group:
-                running = [
-                    group.create_task(one(TileTask(request_id, index, tile, params), crop))
-                    for index, (tile, crop) in enumerate(cut)
-                ]
-        except ExceptionGroup as failures:
-            raise failures.exceptions[0] from None
+        async with _task_group() as group:
+            running = [
+                group.create_task(one(index, tile, crops))
+                for index, (tile, crops) in enumerate(cut)
+            ]
         return [task.result() for task in running]
 
-    async def _denoise(self, task: TileTask, crop: PixelsRef, ledger: _Ledger) -> PixelsRef:
+    async def _denoise(
+        self,
+        job: _Job,
+        index: int,
+        tile: Tile,
+        crops: Sequence[PixelsRef],
+        prompts: Sequence[PromptRef],
+        ledger: Ledger,
+    ) -> PixelsRef:
         """One tile, sent again while its replica dies under it: computed twice, it is the same tile."""
-        for attempt in range(self._settings.tile_retries):
+        loop = asyncio.get_running_loop()
+        attempt = 0
+        while True:
+            task = job.task(index, tile, loop.time())
             try:
-                return await self._attempt(task, crop, ledger)
+                found = await self._denoiser.denoise(
+                    task, crops, prompts, lambda done: ledger.steps(index, done)
+                )
             except ReplicaLost as error:
-                extra = {"request_id": task.request_id, "tile": task.index, "cause": error.detail}
+                if attempt == self._settings.tile_retries:
+                    raise
+                extra = {"request_id": task.request_id, "tile": index, "cause": error.detail}
                 logger.warning("upscale.tile_retried", extra=extra)
                 ledger.retried += 1
                 await asyncio.sleep(_FIRST_RETRY_S * 2**attempt)
-        return await self._attempt(task, crop, ledger)
-
-    async def _attempt(self, task: TileTask, crop: PixelsRef, ledger: _Ledger) -> PixelsRef:
-        tile = await self._denoiser.denoise(task, crop, lambda done: ledger.steps(task.index, done))
-        ledger.done(task.index)
-        return tile
+                attempt += 1
+            else:
+                ledger.done(index)
+                return found
 
     def _model(self, name: str | None) -> ModelInfo:
         if name is None:
@@ -228,50 +283,14 @@ class Conductor:
         self._in_progress += 1
 
 
-class _Ledger:
-    """Counts tiles and steps, and tells the caller at each change."""
-
-    def __init__(self, tiles: int, steps: int, on_progress: ProgressCallback) -> None:
-        self._steps = [0] * tiles
-        self._steps_each = steps
-        self._tiles_done = 0
-        self._on_progress = on_progress
-        self.retried = 0
-
-    def steps(self, index: int, done: int) -> None:
-        if done > self._steps[index]:  # a tile that was sent again first catches up, in silence
-            self._steps[index] = done
-            self.report("denoise")
-
-    def done(self, index: int) -> None:
-        self._tiles_done += 1
-        self._steps[index] = self._steps_each
-        self.report("denoise")
-
-    def report(self, stage: str) -> None:
-        total = self._steps_each * len(self._steps)
-        self._on_progress(
-            Progress(
-                stage=stage,
-                tiles_done=self._tiles_done,
-                tiles_total=len(self._steps),
-                steps_done=sum(self._steps),
-                steps_total=total,
-            )
-        )
-
-
-class _Clock:
-    """Seconds spent in each stage, by name."""
-
-    def __init__(self) -> None:
-        self._last = time.monotonic()
-        self.laps_s: dict[str, float] = {}
-
-    def lap(self, name: str) -> None:
-        now = time.monotonic()
-        self.laps_s[name] = now - self._last
-        self._last = now
+@asynccontextmanager
+async def _task_group() -> AsyncIterator[asyncio.TaskGroup]:
+    """A task group whose first failure comes out alone."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            yield group
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from None
 
 
 def _ignore(_: Progress) -> None:

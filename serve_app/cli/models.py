@@ -37,7 +37,7 @@ async def list_models(arguments: argparse.Namespace) -> Exit:
 
 def _shipped() -> list[ModelInfo]:
     found = [read_model_info(path.parent) for path in SHIPPED.glob(f"*/{DESCRIPTION_FILE}")]
-    default = Settings().model
+    default = Settings().model.source
     return sorted(found, key=lambda model: (model.name != default, model.name))
 
 

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from serve_app.engine.engine import Engine, StepsDone
-from serve_app.engine.task import TileTask
+from serve_app.engine.task import PromptArrays, TileInputs, TileTask
 from serve_app.local import build_engine
 from serve_app.settings import Settings
 from serve_app.tiling.levels import Levels
@@ -30,19 +30,27 @@ class Denoiser:
     """
 
     def __init__(self, settings: Settings) -> None:
-        replicas = settings.deployments.denoiser_replicas
-        self._engine: Engine = build_engine(settings.model, settings.engine, sharing_cores=replicas)
+        self._engine = self.start_engine(settings)
         self._interval_s = settings.requests.progress_interval_s
 
-    async def denoise(self, task: TileTask, control: Levels) -> AsyncIterator[StepsDone | Levels]:
+    async def denoise(
+        self, task: TileTask, *inputs: Levels | PromptArrays
+    ) -> AsyncIterator[StepsDone | Levels]:
         """Computes a tile.
+
+        Args:
+            task: What to compute.
+            *inputs: A crop for each of the task's controls, then its prompts; top-level arguments, so that Ray
+                resolves their references.
 
         Yields:
             `StepsDone` now and then; the last one once the tile is decoded, and right after it the
             pixels. So a caller who counts steps knows, unopened, which item is the pixels.
         """
         told = time.monotonic()
-        async with aclosing(self._engine.denoise(task, control)) as events:
+        controls = len(task.params.all_controls)
+        tile_inputs = TileInputs(inputs[:controls], inputs[controls:])  # type: ignore[arg-type]
+        async with aclosing(self._engine.denoise(task, tile_inputs)) as events:
             async for event in events:
                 if not isinstance(event, StepsDone):
                     yield StepsDone(task.params.steps, task.params.steps)
@@ -55,10 +63,14 @@ class Denoiser:
         """What this replica's engine is at."""
         return EngineLoad(self._engine.load, self._engine.tiles_done)
 
-    def check_health(self) -> None:
-        """Ray replaces the replica when this raises."""
-        if not self._engine.alive:
-            raise RuntimeError("the engine's thread has ended")
+    async def check_health(self) -> None:
+        """Ray replaces the replica when this raises, or when the engine's thread gives no answer."""
+        await self._engine.probe()
+
+    @staticmethod
+    def start_engine(settings: Settings) -> Engine:
+        """Loads the model; returns once every batch size is warm."""
+        return build_engine(settings, sharing_cores=settings.deployments.denoiser_replicas)
 
     def __del__(self) -> None:
         engine = getattr(self, "_engine", None)

@@ -11,8 +11,15 @@ from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp
 
 from serve_app.api import create_api
-from serve_app.contracts import ModelInfo, UpscaleParams, UpscaleRequest, UpscaleResult
-from serve_app.deployments.handles import RayDenoiser, RayFinisher, RayPreparer
+from serve_app.contracts import (
+    DEFAULT_TENANT,
+    ModelInfo,
+    Priority,
+    UpscaleParams,
+    UpscaleRequest,
+    UpscaleResult,
+)
+from serve_app.deployments.handles import RayDenoiser, RayFinisher, RayPreparer, RayPromptEmbedder
 from serve_app.settings import Settings
 from serve_app.upscale import Conductor
 
@@ -25,6 +32,7 @@ class Gateway:
         settings: Of the whole application.
         model: The model that the denoisers hold.
         preprocess: Handle of `Preprocess`.
+        prompts: Handle of `PromptEncoder`; None where the model takes no prompts.
         denoiser: Handle of `Denoiser`.
         postprocess: Handle of `Postprocess`.
     """
@@ -34,6 +42,7 @@ class Gateway:
         settings: Settings,
         model: ModelInfo,
         preprocess: DeploymentHandle,
+        prompts: DeploymentHandle | None,
         denoiser: DeploymentHandle,
         postprocess: DeploymentHandle,
     ) -> None:
@@ -41,6 +50,7 @@ class Gateway:
         self._conductor = Conductor(
             [model],
             RayPreparer(preprocess),
+            None if prompts is None else RayPromptEmbedder(prompts),
             RayDenoiser(denoiser),
             RayFinisher(postprocess),
             settings.requests,
@@ -49,17 +59,32 @@ class Gateway:
     def __serve_build_asgi_app__(self) -> ASGIApp:
         return create_api(self._conductor, self._settings, stamps_request_id=False)
 
-    async def upscale(self, image: bytes, params: Mapping[str, Any] | None = None) -> UpscaleResult:
+    async def upscale(
+        self,
+        image: bytes,
+        params: Mapping[str, Any] | None = None,
+        control_images: Mapping[str, bytes] | None = None,
+        priority: str = Priority.INTERACTIVE,
+        tenant: str = DEFAULT_TENANT,
+    ) -> UpscaleResult:
         """Upscales one picture for a caller with a Ray handle.
 
         Args:
             image: The encoded file.
             params: The fields of `UpscaleParams`, such as `{"scale": 2}`.
+            control_images: Encoded pictures for controls that take the caller's, by the control's name.
+            priority: `interactive` or `batch`.
+            tenant: On whose behalf; tenants share the denoisers alike.
 
         Raises:
             TesseraError: any branch of the tree; Ray delivers it as the cause of a RayTaskError.
         """
         request = UpscaleRequest(
-            image=image, params=UpscaleParams.parse(params or {}), request_id=uuid.uuid4().hex
+            image=image,
+            control_images=dict(control_images or {}),
+            params=UpscaleParams.parse(params or {}),
+            priority=Priority(priority),
+            tenant=tenant,
+            request_id=uuid.uuid4().hex,
         )
         return await self._conductor.upscale(request)

@@ -18,7 +18,7 @@ from ray import ObjectRef, serve
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
-from serve_app.contracts import ModelInfo, ResolvedParams
+from serve_app.contracts import ModelInfo, ResolvedParams, UpscaleRequest
 from serve_app.engine.task import TileTask
 from serve_app.errors import Busy, ReplicaLost, TesseraError
 from serve_app.upscale import Prepared
@@ -81,15 +81,37 @@ class RayPreparer:
     def __init__(self, handle: DeploymentHandle) -> None:
         self._handle = handle.options(method_name="prepare", stream=True)
 
-    async def prepare(self, image: bytes, params: ResolvedParams, model: ModelInfo) -> Prepared:
+    async def prepare(
+        self, request: UpscaleRequest, params: ResolvedParams, model: ModelInfo
+    ) -> Prepared:
         """See `upscale.Preparer`."""
-        async with _stream(self._handle, image, params, model) as stream:
+        pictures = (request.image, request.control_images)
+        async with _stream(self._handle, *pictures, params, model) as stream:
             outline = await stream.next()
             source = await stream.next_ref()
             crops = [ref async for ref in stream.refs]
-            if len(crops) != outline.plan.count:  # the last item is the error that ended the stream
-                await (crops or [source])[-1]
-            return Prepared(outline, source, crops)
+            each = len(params.all_controls)
+            if len(crops) != outline.plan.count * each:
+                await (crops or [source])[-1]  # the last item is the error that ended the stream
+            return Prepared(
+                outline, source, [crops[i : i + each] for i in range(0, len(crops), each)]
+            )
+
+
+class RayPromptEmbedder:
+    """The PromptEncoder deployment; satisfies `upscale.PromptEmbedder`."""
+
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self._handle = handle.options(method_name="embed")
+
+    async def embed(self, text: str) -> ObjectRef:
+        """See `upscale.PromptEmbedder`."""
+        response = self._handle.remote(text)
+        try:
+            return await response._to_object_ref()
+        except BaseException as error:
+            response.cancel()
+            raise translate(error) from None
 
 
 class RayDenoiser:
@@ -101,10 +123,14 @@ class RayDenoiser:
         self._ready_at = float("-inf")
 
     async def denoise(
-        self, task: TileTask, crop: ObjectRef, on_steps: Callable[[int], None]
+        self,
+        task: TileTask,
+        crops: Sequence[ObjectRef],
+        prompts: Sequence[ObjectRef],
+        on_steps: Callable[[int], None],
     ) -> ObjectRef:
         """See `upscale.TileDenoiser`."""
-        async with _stream(self._handle, task, crop) as stream:
+        async with _stream(self._handle, task, *crops, *prompts) as stream:
             done = 0
             while done < task.params.steps:
                 done = (await stream.next()).done

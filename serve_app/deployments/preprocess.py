@@ -1,36 +1,38 @@
-"""The CPU deployment before the denoisers: bytes to tile crops. Loads no torch."""
+"""The CPU deployment before the denoisers: bytes to tile crops. Loads no torch, unless the model reads depth."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from serve_app.contracts import ModelInfo, ResolvedParams
-from serve_app.settings import ImageLimits
-from serve_app.stages import Outline, Source, cut, open_source, outline
+from serve_app.controls.depth import open_depth
+from serve_app.settings import Settings
+from serve_app.stages import Outline, Source, prepare
 from serve_app.tiling.levels import Levels
 
 
 class Preprocess:
-    """Wraps `stages.outline`, `open_source` and `cut`.
+    """Wraps `stages.prepare`.
 
     Args:
-        limits: On the upload, the source and the result.
+        settings: Limits on pictures, and the model whose depth estimator is loaded, if it has one.
     """
 
-    def __init__(self, limits: ImageLimits) -> None:
-        self._limits = limits
+    def __init__(self, settings: Settings) -> None:
+        self._limits = settings.images
+        self._depth = open_depth(settings.model)
 
     def prepare(
-        self, image: bytes, params: ResolvedParams, model: ModelInfo
+        self,
+        image: bytes,
+        control_images: Mapping[str, bytes],
+        params: ResolvedParams,
+        model: ModelInfo,
     ) -> Iterator[Outline | Source | Levels]:
         """Prepares a picture.
 
         Yields:
-            The outline, the decoded source, then one crop for each tile. Each item is an object of its own in
-            Ray's store, owned by the caller, who passes the references on.
+            The outline, the decoded source, then for each tile one crop for each control. Each item is an object of
+            its own in Ray's store, owned by the caller, who passes the references on.
         """
-        found = outline(image, params, model, self._limits)
-        yield found
-        source = open_source(image, self._limits)
-        yield source
-        yield from cut(source, found.plan)
+        yield from prepare(image, control_images, params, model, self._limits, self._depth)

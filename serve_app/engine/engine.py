@@ -11,13 +11,15 @@ import itertools
 import logging
 import queue
 import threading
-from collections.abc import AsyncGenerator, Callable, Sequence
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
 
-from serve_app.engine.scheduler import Kind, Scheduler, Work
-from serve_app.engine.task import Entry, TileTask
+from serve_app.contracts import Priority
+from serve_app.engine.scheduler import CostTable, Kind, Scheduler, Work
+from serve_app.engine.task import Bucket, Entry, TileInputs, TileTask
 from serve_app.errors import DeadlineExceeded, ReplicaLost, TesseraError, TileFailed
 from serve_app.tiling.levels import Levels
 
@@ -42,24 +44,32 @@ class Runner(Protocol):
     by one to find the culprit. All are called on the engine's thread.
     """
 
-    def plan(self, task: TileTask) -> int:
-        """The number of steps that the task needs. Called on the caller's thread; must be cheap."""
+    def plan(self, task: TileTask, inputs: TileInputs) -> tuple[int, Bucket]:
+        """The steps that the task needs and its bucket. Called on the caller's thread; must be cheap."""
         ...
 
-    def open(self) -> None:
-        """Takes hold of the accelerator and warms it up; called first, once."""
+    def open(self) -> Mapping[tuple[Kind, int], float]:
+        """Takes hold of the accelerator and warms every batch size; called first, once.
+
+        Returns:
+            The seconds that each kind of work took at each size.
+        """
         ...
 
-    def encode(self, entries: Sequence[Entry], controls: Sequence[Levels]) -> None:
-        """Prepares latents from control pictures, each (height, width, 3)."""
+    def encode(self, entries: Sequence[Entry], inputs: Sequence[TileInputs], size: int) -> None:
+        """Prepares latents from control pictures and prompts, in a batch of `size`."""
         ...
 
-    def step(self, entries: Sequence[Entry]) -> None:
-        """Runs step `steps_done` of each entry, all in one batch."""
+    def step(self, entries: Sequence[Entry], size: int) -> None:
+        """Runs step `steps_done` of each entry, all in one batch that is padded to `size`."""
         ...
 
-    def decode(self, entries: Sequence[Entry]) -> list[Levels | TesseraError]:
+    def decode(self, entries: Sequence[Entry], size: int) -> list[Levels | TesseraError]:
         """The tiles' pixels, each (height, width, 3), or why that one has none."""
+        ...
+
+    def probe(self) -> None:
+        """Asks the accelerator for a sign of life; raises where there is none."""
         ...
 
     def drop(self, entry_id: int) -> None:
@@ -72,7 +82,7 @@ class _Caller:
     """Who waits for an entry: delivers events to the caller's event loop."""
 
     entry: Entry
-    control: Levels
+    inputs: TileInputs
     loop: asyncio.AbstractEventLoop
     events: asyncio.Queue[Event | BaseException]
 
@@ -89,21 +99,28 @@ class Engine:
     Args:
         runner: Owns the accelerator.
         scheduler: Decides what runs; used by the engine's thread alone.
+        observe: Told after each turn, on the engine's thread, what was run and its seconds; for metrics.
 
     Returns from its constructor when the runner is open and warm, and raises what that raised.
     """
 
-    def __init__(self, runner: Runner, scheduler: Scheduler) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        scheduler: Scheduler,
+        observe: Callable[[Work, float], None] | None = None,
+    ) -> None:
         self._runner = runner
         self._scheduler = scheduler
+        self._observe = observe
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._callers: dict[int, _Caller] = {}
         self._ids = itertools.count()
         self._door = threading.Lock()  # nobody enters once closing is set
         self._closing = False
         self._opened: Future[None] = Future()
-        self._turns = 0
         self._tiles_done = 0
+        self._tiles_cancelled = 0
         self._thread = threading.Thread(target=self._run, name="tessera-engine", daemon=True)
         self._thread.start()
         self._opened.result()
@@ -113,10 +130,19 @@ class Engine:
         """Whether the thread still turns."""
         return self._thread.is_alive()
 
-    @property
-    def turns(self) -> int:
-        """Turns made so far: a sign of life for health checks."""
-        return self._turns
+    async def probe(self) -> None:
+        """Returns once the thread has asked the accelerator for a sign of life; raises where it gave none."""
+        asked: Future[None] = Future()
+
+        def ask() -> None:
+            try:
+                self._runner.probe()
+                asked.set_result(None)
+            except Exception as error:
+                asked.set_exception(error)
+
+        self._enter(ask)
+        await asyncio.wrap_future(asked)
 
     @property
     def load(self) -> int:
@@ -128,27 +154,37 @@ class Engine:
         """Tiles answered with pixels so far."""
         return self._tiles_done
 
-    async def denoise(self, task: TileTask, control: Levels) -> AsyncGenerator[Event]:
+    @property
+    def tiles_cancelled(self) -> int:
+        """Tiles whose callers left before they were answered."""
+        return self._tiles_cancelled
+
+    def waiting(self, priority: Priority) -> int:
+        """Tiles of a class that wait for a place."""
+        return self._scheduler.waiting(priority)
+
+    async def denoise(self, task: TileTask, inputs: TileInputs) -> AsyncGenerator[Event]:
         """Computes a tile.
 
         Args:
             task: What to compute.
-            control: The control picture's crop, (height, width, 3).
+            inputs: From which pictures and prompts.
 
         Yields:
             `StepsDone` after each step; last of all the tile's pixels, (height, width, 3).
 
         Raises:
             Busy: too many tiles wait already.
+            DeadlineExceeded: the task's time is over; it left between two steps.
             TileFailed: this tile could not be computed.
             ReplicaLost: the engine was closed; another one may be asked.
         """
-        entry = Entry(next(self._ids), task, self._runner.plan(task))
-        caller = _Caller(entry, control, asyncio.get_running_loop(), asyncio.Queue())
-        with self._door:
-            if self._closing:
-                raise ReplicaLost("the engine is closed")
-            self._inbox.put(lambda: self._accept(caller))
+        steps, bucket = self._runner.plan(task, inputs)
+        left_s = task.time_left_s
+        deadline = None if left_s is None else time.monotonic() + left_s
+        entry = Entry(next(self._ids), task, steps, bucket, deadline)
+        caller = _Caller(entry, inputs, asyncio.get_running_loop(), asyncio.Queue())
+        self._enter(lambda: self._accept(caller))
         try:
             while True:
                 event = await caller.events.get()
@@ -158,7 +194,13 @@ class Engine:
                 if not isinstance(event, StepsDone):
                     return
         finally:
-            self._inbox.put(lambda: self._leave(entry.id))
+            self._inbox.put(lambda: self._cancel(entry.id))
+
+    def _enter(self, message: Callable[[], None]) -> None:
+        with self._door:
+            if self._closing:
+                raise ReplicaLost("the engine is closed")
+            self._inbox.put(message)
 
     def close(self) -> None:
         """Fails what is left and ends the thread."""
@@ -169,7 +211,7 @@ class Engine:
 
     def _run(self) -> None:
         try:
-            self._runner.open()
+            self._scheduler.costs = CostTable(self._runner.open())
         except BaseException as error:
             self._opened.set_exception(error)
             return
@@ -177,12 +219,14 @@ class Engine:
         try:
             while not self._closing:
                 self._listen()
-                work = self._scheduler.next()
-                if work:
+                self._send_away_the_late()
+                if work := self._scheduler.next():
+                    started = time.perf_counter()
                     failures = self._perform(work)
                     self._scheduler.settle(work, failures)
                     self._report(work, failures)
-                    self._turns += 1
+                    if self._observe:
+                        self._observe(work, time.perf_counter() - started)
         finally:
             self._fail_all()
 
@@ -203,11 +247,23 @@ class Engine:
         except TesseraError as error:
             caller.tell(error)
 
+    def _cancel(self, entry_id: int) -> None:
+        """The caller has gone, or has had the answer."""
+        self._tiles_cancelled += entry_id in self._callers
+        self._leave(entry_id)
+
     def _leave(self, entry_id: int) -> None:
-        """The caller is done or has gone: the entry takes part in nothing any more."""
+        """The entry takes part in nothing any more."""
         self._scheduler.drop([entry_id])
         if self._callers.pop(entry_id, None):
             self._runner.drop(entry_id)
+
+    def _send_away_the_late(self) -> None:
+        for entry in self._scheduler.late(time.monotonic()):
+            done = f"{entry.steps_done} of {entry.steps} steps done"
+            error = DeadlineExceeded(f"the time was over with {done} of tile {entry.task.index}")
+            self._callers[entry.id].tell(error)
+            self._leave(entry.id)
 
     def _perform(self, work: Work) -> dict[int, TesseraError]:
         """Runs a work; if it raises as a whole, runs its entries one by one, so that only the culprit fails."""
@@ -220,23 +276,24 @@ class Engine:
                 return {entry.id: _as_failure(entry, error)}
         failures: dict[int, TesseraError] = {}
         for entry in work.entries:
-            failures |= self._perform(Work(work.kind, (entry,)))
+            failures |= self._perform(work.of(entry))
         return failures
 
     def _attempt(self, work: Work) -> dict[int, TesseraError]:
         if work.kind is Kind.ENCODE:
-            self._runner.encode(
-                work.entries, [self._callers[entry.id].control for entry in work.entries]
-            )
+            inputs = [self._callers[entry.id].inputs for entry in work.entries]
+            self._runner.encode(work.entries, inputs, work.size)
         elif work.kind is Kind.STEP:
-            self._runner.step(work.entries)
+            self._runner.step(work.entries, work.size)
         else:
             return self._deliver(work)
         return {}
 
     def _deliver(self, work: Work) -> dict[int, TesseraError]:
         failures: dict[int, TesseraError] = {}
-        for entry, tile in zip(work.entries, self._runner.decode(work.entries), strict=True):
+        for entry, tile in zip(
+            work.entries, self._runner.decode(work.entries, work.size), strict=True
+        ):
             if isinstance(tile, TesseraError):
                 failures[entry.id] = tile
             else:

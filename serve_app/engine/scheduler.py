@@ -1,18 +1,29 @@
-"""Decides, before every turn of the engine, what runs next. Touches no tensor and no thread.
+"""Decides, before every turn of the engine, what runs next. Touches no tensor, no thread and no clock.
 
-The order: decode what is finished, since that answers a caller and frees a place; then let waiting tiles
-join while there are places; then run one step of all that are running. So a tile joins or leaves between any
-two steps, whatever step its neighbours in the batch are at.
+Each class of priority has a lane with as many places as a batch has rows. Between two turns:
+
+1. The lane is chosen: the one that has had less of the accelerator's time than its share. So interactive tiles
+   stop batch tiles between two steps, and batch tiles still get `batch_share`.
+2. Within it, what is finished is decoded, since that answers a caller and frees a place; then waiting tiles
+   join while places are free, tenants and their requests in turn; then those that run make a step. Between two
+   steps, decoding and joining take about a step's time at most.
+3. The step's batch size is a static one, the cheapest for each tile by the measured cost table. Tiles of the
+   other lane ride along where that makes the step hardly longer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Generic, TypeVar
 
+from serve_app.contracts import Priority
 from serve_app.engine.task import Entry, Phase
 from serve_app.errors import Busy
+from serve_app.settings import EngineSettings
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 class Kind(Enum):
@@ -25,80 +36,257 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One turn of the engine: a kind of work and the entries that share it."""
+    """One turn of the engine: a kind of work, the entries that share it, and the batch size that it runs at."""
 
     kind: Kind
     entries: tuple[Entry, ...]
+    size: int
+
+    def of(self, entry: Entry) -> Work:
+        """The same for one entry alone, at the same size: shapes stay those that are warm."""
+        return Work(self.kind, (entry,), self.size)
+
+
+def static_sizes(most: int, exact: bool = False) -> tuple[int, ...]:
+    """The batch sizes that are warmed and run: 1, 2, 4 ... `most`; with `exact` only `most`."""
+    if exact:
+        return (most,)
+    return (*(2**n for n in range(most.bit_length()) if 2**n < most), most)
+
+
+class CostTable:
+    """Seconds of each kind of work at each static batch size, as measured.
+
+    Args:
+        seconds: What was measured; a size that was not is taken as proportional to the nearest below.
+    """
+
+    def __init__(self, seconds: Mapping[tuple[Kind, int], float] | None = None) -> None:
+        self._seconds = dict(seconds or {})
+
+    def seconds(self, kind: Kind, size: int) -> float:
+        """What a batch of this size takes."""
+        known = [n for of, n in self._seconds if of is kind]
+        if not known:
+            return float(size)
+        near = max((n for n in known if n <= size), default=min(known))
+        return self._seconds[kind, near] * size / near
+
+    def cheapest(self, kind: Kind, sizes: Sequence[int], rows: int) -> int:
+        """The size at which each of so many waiting rows costs least; the larger one of equals."""
+        return min(sizes, key=lambda size: (self.seconds(kind, size) / min(size, rows), -size))
+
+
+class Shares(Generic[Key]):
+    """Who has had least of what is shared, each by its weight.
+
+    A newcomer starts level with whoever was served last, so that having been away earns no credit.
+    Source: start-time fair queueing (Goyal, Vin and Cheng, 1996).
+    """
+
+    def __init__(self) -> None:
+        self._had: dict[Key, float] = {}
+        self._level = 0.0
+
+    def enter(self, key: Key) -> None:
+        """A key that had nothing to run has something again; the accounts of those long gone are closed."""
+        self._had = {k: had for k, had in self._had.items() if had >= self._level}
+        self._had[key] = max(self._had.get(key, 0), self._level)
+
+    def take(self, keys: Iterable[Key]) -> Key:
+        """The key that is due, the first of equals; it is to be charged for what it then gets."""
+        due = min(keys, key=lambda key: self._had.get(key, self._level))
+        self._level = max(self._level, self._had.get(due, self._level))
+        return due
+
+    def charge(self, key: Key, cost: float) -> None:
+        """A key got something, in its turn or along with another."""
+        self._had[key] = self._had.get(key, self._level) + cost
+
+
+class Lane:
+    """One class of priority: those who wait, fairly, and those who hold a place.
+
+    Args:
+        places: Most entries that run together.
+        most_waiting: Most that wait; one more is refused.
+    """
+
+    def __init__(self, places: int, most_waiting: int) -> None:
+        self._places = places
+        self._most_waiting = most_waiting
+        self._waiting: dict[str, dict[str, dict[int, Entry]]] = {}  # tenant, request, entry id
+        self._tenants = Shares[str]()
+        self._requests: dict[str, Shares[str]] = {}
+        self._inside: dict[int, Entry] = {}
+        self.waiting = 0
+        self.vae_s = 0.0  # spent on the autoencoder since the last step
+
+    def __len__(self) -> int:
+        return self.waiting + len(self._inside)
+
+    def add(self, entry: Entry) -> None:
+        """Lets an entry wait, or raises Busy."""
+        if self.waiting >= self._most_waiting:
+            detail = f"{self.waiting} {entry.task.priority} tiles are waiting at this engine"
+            raise Busy(detail, retry_after_s=1)
+        tenant, request = entry.task.tenant, entry.task.request_id
+        if tenant not in self._waiting:
+            self._tenants.enter(tenant)
+            self._waiting[tenant] = {}
+        if request not in self._waiting[tenant]:
+            self._requests.setdefault(tenant, Shares()).enter(request)
+            self._waiting[tenant][request] = {}
+        self._waiting[tenant][request][entry.id] = entry
+        self.waiting += 1
+
+    def remove(self, entry: Entry) -> None:
+        """Forgets an entry, wherever it stands."""
+        if self._inside.pop(entry.id, None) is not None:
+            return
+        tenant, request = entry.task.tenant, entry.task.request_id
+        requests = self._waiting[tenant]
+        del requests[request][entry.id]
+        self.waiting -= 1
+        if not requests[request]:
+            del requests[request]
+        if not requests:
+            del self._waiting[tenant], self._requests[tenant]
+
+    def standing(self, phase: Phase) -> list[Entry]:
+        """Those with a place who are in a phase, who ran longest ago first."""
+        found = [entry for entry in self._inside.values() if entry.phase is phase]
+        return sorted(found, key=lambda entry: (entry.last_turn, entry.id))
+
+    def join(self, most: int) -> list[Entry]:
+        """Gives places to those who are due, at most so many, all of one shape."""
+        joined: list[Entry] = []
+        while self._waiting and len(joined) < most and self.has_room:
+            tenant = self._tenants.take(self._waiting)
+            request = self._requests[tenant].take(self._waiting[tenant])
+            entry = next(iter(self._waiting[tenant][request].values()))
+            if joined and entry.bucket.shape != joined[0].bucket.shape:
+                break
+            self._tenants.charge(tenant, entry.steps + 1)
+            self._requests[tenant].charge(request, entry.steps + 1)
+            self.remove(entry)
+            self._inside[entry.id] = entry
+            entry.phase = Phase.RUNNING
+            joined.append(entry)
+        return joined
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a place is free."""
+        return len(self.standing(Phase.RUNNING)) < self._places
 
 
 class Scheduler:
-    """Keeps the entries and picks the next work.
+    """Keeps the entries and picks the next work. Each work is settled before the next is asked for.
 
     Args:
-        max_batch: Most tiles that run together.
-        max_waiting: Most tiles that wait for a place; one more is refused.
-        vae_batch: Most tiles that are encoded or decoded together; few, so that steps are not held up.
+        settings: Batch sizes, queue and shares.
+
+    Attributes:
+        costs: What decides between batch sizes; the engine sets it once the sizes are measured.
     """
 
-    def __init__(self, max_batch: int, max_waiting: int, vae_batch: int = 1) -> None:
-        self._max_batch = max_batch
-        self._vae_batch = vae_batch
-        self._max_waiting = max_waiting
+    def __init__(self, settings: EngineSettings) -> None:
+        self.costs = CostTable()
+        self._sizes = static_sizes(settings.max_batch, settings.exact)
+        self._vae_sizes = static_sizes(settings.vae_batch, settings.exact)
+        self._slowdown = settings.interactive_slowdown
+        self._weights = {
+            Priority.INTERACTIVE: 1 - settings.batch_share,
+            Priority.BATCH: settings.batch_share,
+        }
+        self._lanes = {of: Lane(settings.max_batch, settings.max_waiting) for of in Priority}
+        self._shares = Shares[Priority]()
         self._entries: dict[int, Entry] = {}
+        self._turns = 0
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def count(self, phase: Phase) -> int:
-        """How many entries stand in a phase."""
-        return sum(entry.phase is phase for entry in self._entries.values())
+    def waiting(self, priority: Priority) -> int:
+        """How many entries of a class wait for a place."""
+        return self._lanes[priority].waiting
 
     def add(self, entry: Entry) -> None:
         """Accepts an entry.
 
         Raises:
-            Busy: if too many are waiting already.
+            Busy: if too many of its class are waiting already.
         """
-        if self.count(Phase.WAITING) >= self._max_waiting:
-            raise Busy(f"{self._max_waiting} tiles are waiting at this engine", retry_after_s=1)
+        priority = entry.task.priority
+        was_idle = not self._lanes[priority]
+        self._lanes[priority].add(entry)
         self._entries[entry.id] = entry
+        if was_idle:
+            self._shares.enter(priority)
 
     def drop(self, ids: Iterable[int]) -> None:
         """Forgets entries, wherever they stand; unknown ones are ignored."""
         for entry_id in ids:
-            self._entries.pop(entry_id, None)
+            if entry := self._entries.pop(entry_id, None):
+                self._lanes[entry.task.priority].remove(entry)
+
+    def late(self, now: float) -> list[Entry]:
+        """The entries whose deadline has passed."""
+        return [e for e in self._entries.values() if e.deadline is not None and e.deadline <= now]
 
     def next(self) -> Work | None:
         """The next work, or None where nothing is to be done."""
-        if finishing := self._oldest(Phase.FINISHING, self._vae_batch):
-            return Work(Kind.DECODE, finishing)
-        running = self._oldest(Phase.RUNNING, self._max_batch)
-        free = min(self._max_batch - len(running), self._vae_batch)
-        bucket = running[0].bucket if running else None
-        if free and (joining := self._oldest(Phase.WAITING, free, bucket)):
-            return Work(Kind.ENCODE, joining)
-        return Work(Kind.STEP, running) if running else None
+        busy = [priority for priority in Priority if self._lanes[priority]]
+        if not busy:
+            return None
+        lane = self._lanes[self._shares.take(busy)]
+        running = lane.standing(Phase.RUNNING)
+        step_s = self.costs.seconds(Kind.STEP, len(running)) if running else float("inf")
+        if lane.vae_s < step_s:
+            most = self._vae_sizes[-1]
+            if finishing := lane.standing(Phase.FINISHING):
+                shape = finishing[0].bucket.shape
+                alike = [entry for entry in finishing if entry.bucket.shape == shape]
+                return self._work(Kind.DECODE, alike[:most])
+            if joined := lane.join(most):
+                return self._work(Kind.ENCODE, joined)
+        return self._step(lane, running)
 
     def settle(self, work: Work, failed: Collection[int]) -> None:
         """Notes that a work was done: moves its entries on and forgets the failed ones."""
-        self.drop(failed)
+        self._turns += 1
+        seconds = self.costs.seconds(work.kind, work.size)
         for entry in work.entries:
-            if work.kind is Kind.DECODE:
-                self.drop([entry.id])
-                continue
+            priority = entry.task.priority
+            each_s = seconds / len(work.entries)
+            self._shares.charge(priority, each_s / self._weights[priority])
+            lane = self._lanes[priority]
+            lane.vae_s = 0 if work.kind is Kind.STEP else lane.vae_s + each_s
+            entry.last_turn = self._turns
             entry.steps_done += work.kind is Kind.STEP
-            done = entry.steps_done >= entry.steps
-            entry.phase = Phase.FINISHING if done else Phase.RUNNING
+            entry.phase = Phase.RUNNING if entry.steps_done < entry.steps else Phase.FINISHING
+            if entry.id in failed or work.kind is Kind.DECODE:
+                self.drop([entry.id])
 
-    def _oldest(
-        self, phase: Phase, limit: int, bucket: tuple[int, int] | None = None
-    ) -> tuple[Entry, ...]:
-        """The first arrivals in a phase, all of one bucket: the given one, or that of the first."""
-        found: list[Entry] = []
-        for entry in self._entries.values():
-            if entry.phase is phase and bucket in (None, entry.bucket):
-                bucket = entry.bucket
-                found.append(entry)
-                if len(found) == limit:
-                    break
-        return tuple(found)
+    def _step(self, lane: Lane, running: list[Entry]) -> Work:
+        """A step of those who ran longest ago and share a bucket, at the size that is cheapest for each."""
+        bucket = running[0].bucket
+        rows = [entry for entry in running if entry.bucket == bucket]
+        size = self.costs.cheapest(Kind.STEP, self._sizes, len(rows))
+        rows = rows[:size]
+        most_s = self._slowdown * self.costs.seconds(Kind.STEP, size)
+        wide = max(n for n in self._sizes if n == size or self._step_s(n) <= most_s)
+        for other in self._lanes.values():
+            if other is not lane:
+                alike = [e for e in other.standing(Phase.RUNNING) if e.bucket == bucket]
+                rows += alike[: wide - len(rows)]
+        return self._work(Kind.STEP, rows)
+
+    def _step_s(self, size: int) -> float:
+        return self.costs.seconds(Kind.STEP, size)
+
+    def _work(self, kind: Kind, entries: Sequence[Entry]) -> Work:
+        sizes = self._sizes if kind is Kind.STEP else self._vae_sizes
+        size = next(size for size in sizes if size >= len(entries))
+        return Work(kind, tuple(entries), size)

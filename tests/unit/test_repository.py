@@ -43,6 +43,8 @@ TESTED_ELSEWHERE = {
     "serve_app/deployments/gateway.py": "tests/integration/test_http.py",
     "serve_app/deployments/postprocess.py": "tests/integration/test_http.py",
     "serve_app/deployments/preprocess.py": "tests/integration/test_http.py",
+    "serve_app/ledger.py": "tests/unit/test_upscale.py",
+    "serve_app/model_info.py": "tests/unit/test_contracts.py",
     "serve_app/params.py": "tests/unit/test_contracts.py",
     "serve_app/testing.py": "tests/unit/api/test_app.py",
     "serve_app/testing_engine.py": "tests/unit/engine/test_engine.py",
