@@ -58,7 +58,8 @@ class CostTable:
     """Seconds of each kind of work at each static batch size, as measured.
 
     Args:
-        seconds: What was measured; a size that was not is taken as proportional to the nearest below.
+        seconds: What was measured; a size that was not is taken as proportional to the nearest below. Of a kind
+            never measured, a tile is taken to cost a unit for a step and a quarter for the autoencoder.
     """
 
     def __init__(self, seconds: Mapping[tuple[Kind, int], float] | None = None) -> None:
@@ -68,7 +69,7 @@ class CostTable:
         """What a batch of this size takes."""
         known = [n for of, n in self._seconds if of is kind]
         if not known:
-            return float(size)
+            return size * (1.0 if kind is Kind.STEP else 0.25)
         near = max((n for n in known if n <= size), default=min(known))
         return self._seconds[kind, near] * size / near
 
@@ -78,30 +79,41 @@ class CostTable:
 
 
 class Shares(Generic[Key]):
-    """Who has had least of what is shared, each by its weight.
+    """Who is due: of those who have something to run, the one who has had least.
 
-    A newcomer starts level with whoever was served last, so that having been away earns no credit.
-    Source: start-time fair queueing (Goyal, Vin and Cheng, 1996).
+    Newcomers start level with what everybody had had before the last turn: they go first, being away earns
+    no more credit than that, and an endless stream of them starves nobody.
+    Source: weighted fair queueing (Demers, Keshav and Shenker, 1989), served by start tags.
     """
 
     def __init__(self) -> None:
         self._had: dict[Key, float] = {}
+        self._present: dict[Key, None] = {}
         self._level = 0.0
+        self._last = 0.0
+
+    def __len__(self) -> int:
+        return len(self._present)
 
     def enter(self, key: Key) -> None:
-        """A key that had nothing to run has something again; the accounts of those long gone are closed."""
-        self._had = {k: had for k, had in self._had.items() if had >= self._level}
-        self._had[key] = max(self._had.get(key, 0), self._level)
+        """A key has something to run; the accounts of those who are gone and not ahead are closed."""
+        self._present[key] = None
+        kept = {k: had for k, had in self._had.items() if k in self._present or had > self._level}
+        self._had = kept | {key: max(kept.get(key, 0), self._level)}
 
-    def take(self, keys: Iterable[Key]) -> Key:
-        """The key that is due, the first of equals; it is to be charged for what it then gets."""
-        due = min(keys, key=lambda key: self._had.get(key, self._level))
-        self._level = max(self._level, self._had.get(due, self._level))
-        return due
+    def leave(self, key: Key) -> None:
+        """A key has nothing to run."""
+        self._present.pop(key, None)
+
+    def due(self) -> Key:
+        """The key that is due, the first of equals."""
+        return min(self._present, key=self._had.__getitem__)
 
     def charge(self, key: Key, cost: float) -> None:
-        """A key got something, in its turn or along with another."""
-        self._had[key] = self._had.get(key, self._level) + cost
+        """A present key gets something, in its turn or along with another."""
+        self._had[key] += cost
+        self._level += self._last
+        self._last = cost / len(self._present)
 
 
 class Lane:
@@ -150,8 +162,10 @@ class Lane:
         self.waiting -= 1
         if not requests[request]:
             del requests[request]
+            self._requests[tenant].leave(request)
         if not requests:
             del self._waiting[tenant], self._requests[tenant]
+            self._tenants.leave(tenant)
 
     def standing(self, phase: Phase) -> list[Entry]:
         """Those with a place who are in a phase, who ran longest ago first."""
@@ -162,8 +176,8 @@ class Lane:
         """Gives places to those who are due, at most so many, all of one shape."""
         joined: list[Entry] = []
         while self._waiting and len(joined) < most and self.has_room:
-            tenant = self._tenants.take(self._waiting)
-            request = self._requests[tenant].take(self._waiting[tenant])
+            tenant = self._tenants.due()
+            request = self._requests[tenant].due()
             entry = next(iter(self._waiting[tenant][request].values()))
             if joined and entry.bucket.shape != joined[0].bucket.shape:
                 break
@@ -229,7 +243,10 @@ class Scheduler:
         """Forgets entries, wherever they stand; unknown ones are ignored."""
         for entry_id in ids:
             if entry := self._entries.pop(entry_id, None):
-                self._lanes[entry.task.priority].remove(entry)
+                priority = entry.task.priority
+                self._lanes[priority].remove(entry)
+                if not self._lanes[priority]:
+                    self._shares.leave(priority)
 
     def late(self, now: float) -> list[Entry]:
         """The entries whose deadline has passed."""
@@ -237,12 +254,11 @@ class Scheduler:
 
     def next(self) -> Work | None:
         """The next work, or None where nothing is to be done."""
-        busy = [priority for priority in Priority if self._lanes[priority]]
-        if not busy:
+        if not self._shares:
             return None
-        lane = self._lanes[self._shares.take(busy)]
+        lane = self._lanes[self._shares.due()]
         running = lane.standing(Phase.RUNNING)
-        step_s = self.costs.seconds(Kind.STEP, len(running)) if running else float("inf")
+        step_s = self._step_s(_fit(self._sizes, len(running))) if running else float("inf")
         if lane.vae_s < step_s:
             most = self._vae_sizes[-1]
             if finishing := lane.standing(Phase.FINISHING):
@@ -288,5 +304,8 @@ class Scheduler:
 
     def _work(self, kind: Kind, entries: Sequence[Entry]) -> Work:
         sizes = self._sizes if kind is Kind.STEP else self._vae_sizes
-        size = next(size for size in sizes if size >= len(entries))
-        return Work(kind, tuple(entries), size)
+        return Work(kind, tuple(entries), _fit(sizes, len(entries)))
+
+
+def _fit(sizes: Sequence[int], rows: int) -> int:
+    return next(size for size in sizes if size >= rows)

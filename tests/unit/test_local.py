@@ -138,7 +138,7 @@ async def test_the_engine_ends_when_the_block_fails(
     tiny_flux_folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
     engine = identity_engine()
-    monkeypatch.setattr(local, "build_engine", lambda *_: engine)
+    monkeypatch.setattr(local, "build_engine", lambda *_, **__: engine)
     with pytest.raises(RuntimeError, match="inside"):
         async with local_upscaler(settings(tiny_flux_folder)):
             raise RuntimeError("inside")
@@ -153,8 +153,7 @@ class OnIdentity(AbstractAsyncContextManager[Upscaler]):
 
     def __init__(self, runner: IdentityRunner, **engine: int) -> None:
         self.settings = Settings.parse({"engine": engine})
-        sizes = self.settings.engine
-        self.engine = Engine(runner, Scheduler(sizes.max_batch, sizes.max_waiting))
+        self.engine = Engine(runner, Scheduler(self.settings.engine))
 
     async def __aenter__(self) -> Upscaler:
         return conduct(FAKE_MODEL, self.engine, self.settings)

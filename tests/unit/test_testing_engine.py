@@ -11,20 +11,20 @@ from serve_app.engine.scheduler import Kind
 from serve_app.engine.task import Entry
 from serve_app.errors import TileFailed
 from serve_app.testing_engine import IdentityDenoiser, IdentityRunner, PacedRunner, identity_engine
-from tests.unit.engine.entries import crop, entry, task
+from tests.unit.engine.entries import crop, entry, inputs, task
 
 
 def encoded(runner: IdentityRunner, *numbers: int) -> list[Entry]:
     entries = [entry(number) for number in numbers]
-    runner.encode(entries, [crop(number) for number in numbers])
+    runner.encode(entries, [inputs(number) for number in numbers], len(numbers))
     return entries
 
 
 def test_the_identity_runner_gives_the_crops_back():
     runner = IdentityRunner()
     entries = encoded(runner, 0, 1)
-    runner.step(entries)
-    assert [one is runner.rows[number] for number, one in enumerate(runner.decode(entries))] == [
+    runner.step(entries, 2)
+    assert [one is runner.rows[number] for number, one in enumerate(runner.decode(entries, 2))] == [
         True
     ] * 2
     runner.drop(0)
@@ -34,37 +34,37 @@ def test_the_identity_runner_gives_the_crops_back():
 
 def test_a_step_of_what_was_never_encoded_is_an_error():
     with pytest.raises(KeyError):
-        IdentityRunner().step([entry(0)])
+        IdentityRunner().step([entry(0)], 1)
 
 
 def test_the_paced_runner_logs_its_turns():
     runner = PacedRunner()
     entries = encoded(runner, 3, 4)
-    runner.step(entries)
-    runner.decode(entries[:1])
+    runner.step(entries, 2)
+    runner.decode(entries[:1], 1)
     assert runner.turns == [(Kind.ENCODE, (3, 4)), (Kind.STEP, (3, 4)), (Kind.DECODE, (3,))]
 
 
 def test_the_paced_runner_fails_at_the_tile_and_step_that_it_was_told():
     runner = PacedRunner(fail_at=[(1, 1)])
     entries = encoded(runner, 0, 1)
-    runner.step(entries)
+    runner.step(entries, 2)
     entries[1].steps_done = 1
-    runner.step(entries[:1])
+    runner.step(entries[:1], 1)
     with pytest.raises(RuntimeError, match="step 1"):
-        runner.step(entries)
+        runner.step(entries, 2)
 
 
 def test_a_tile_that_was_spoilt_stays_spoilt_until_it_is_dropped():
     runner = PacedRunner(nan_at=[(1, 0)])
     entries = encoded(runner, 0, 1)
-    runner.step(entries)
-    good, bad = runner.decode(entries)
+    runner.step(entries, 2)
+    good, bad = runner.decode(entries, 2)
     assert good is runner.rows[0]
     assert isinstance(bad, TileFailed)
     runner.drop(1)
     (again,) = encoded(runner, 1)
-    assert not isinstance(runner.decode([again])[0], TileFailed)
+    assert not isinstance(runner.decode([again], 1)[0], TileFailed)
 
 
 def test_what_a_hook_raises_fails_the_turn():
@@ -77,7 +77,7 @@ def test_what_a_hook_raises_fails_the_turn():
 
 async def test_the_identity_denoiser_reports_every_step_and_gives_the_crop_back():
     denoiser, steps, picture = IdentityDenoiser(), [], crop(1)
-    assert await denoiser.denoise(task(1, steps=3), picture, steps.append) is picture
+    assert await denoiser.denoise(task(1, steps=3), [picture], [], steps.append) is picture
     assert steps == [1, 2, 3]
     assert denoiser.tasks == [task(1, steps=3)]
     assert await denoiser.ready()

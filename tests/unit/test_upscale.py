@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -14,6 +15,7 @@ from serve_app import upscale
 from serve_app.contracts import (
     MAX_SEED,
     ModelInfo,
+    Priority,
     Progress,
     ResolvedParams,
     UpscaleParams,
@@ -41,15 +43,28 @@ class Ends:
     def __init__(self, error: Exception | None = None) -> None:
         self.error = error
 
-    async def prepare(self, image: bytes, params: ResolvedParams, model: ModelInfo) -> Prepared:
+    async def prepare(
+        self, request: UpscaleRequest, params: ResolvedParams, model: ModelInfo
+    ) -> Prepared:
         if self.error is not None:
             raise self.error
-        return Prepared(Outline(SOURCE, PLAN), "source", [f"crop {n}" for n in range(TILES)])
+        return Prepared(Outline(SOURCE, PLAN), "source", [(f"crop {n}",) for n in range(TILES)])
 
     async def finish(
         self, prepared: Prepared, params: ResolvedParams, model: ModelInfo, tiles: Sequence[Any]
     ) -> bytes:
         return " ".join(tiles).encode()
+
+
+class Embedder:
+    """Remembers the texts that it was asked for."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    async def embed(self, text: str) -> str:
+        self.texts.append(text)
+        return f"<{text}>"
 
 
 @pytest.fixture(autouse=True)
@@ -62,11 +77,13 @@ def conductor(
     *models: ModelInfo,
     preparer: Ends | None = None,
     finisher: Ends | None = None,
+    embedder: Embedder | None = None,
     **settings: Any,
 ) -> Conductor:
     return Conductor(
         models or [FAKE_MODEL],
         preparer or Ends(),
+        embedder,
         denoiser,
         finisher or Ends(),
         RequestSettings(**settings),
@@ -139,8 +156,43 @@ async def test_the_result_tells_what_was_done():
 async def test_each_tile_is_sent_once_with_its_place_and_parameters():
     denoiser = IdentityDenoiser()
     result = await conductor(denoiser).upscale(request())
-    expected = [TileTask("r-1", n, tile, result.params) for n, tile in enumerate(PLAN.tiles)]
-    assert sorted(denoiser.tasks, key=lambda task: task.index) == expected
+    sent = sorted(denoiser.tasks, key=lambda task: task.index)
+    assert [(task.index, task.tile) for task in sent] == list(enumerate(PLAN.tiles))
+    assert {task.request_id for task in sent} == {"r-1"}
+    assert {task.params for task in sent} == {result.params}
+
+
+async def test_each_tile_carries_its_class_its_tenant_and_the_time_that_is_left():
+    denoiser = IdentityDenoiser(lost(1))
+    asked = request(timeout_s=50).model_copy(update={"priority": Priority.BATCH, "tenant": "t"})
+    await conductor(denoiser).upscale(asked)
+    assert {(task.priority, task.tenant) for task in denoiser.tasks} == {(Priority.BATCH, "t")}
+    assert all(0 < (task.time_left_s or 0) <= 50 for task in denoiser.tasks)
+    first, again = [task.time_left_s for task in denoiser.tasks if task.index == 2]
+    assert first is not None
+    assert again is not None
+    assert again < first
+
+
+async def test_texts_are_embedded_once_and_travel_with_every_tile():
+    denoiser, embedder = IdentityDenoiser(), Embedder()
+    given: list[Sequence[Any]] = []
+    denoise = denoiser.denoise
+
+    async def spy(task: TileTask, crops: Any, prompts: Sequence[Any], on_steps: Any) -> Any:
+        given.append(prompts)
+        return await denoise(task, crops, prompts, on_steps)
+
+    denoiser.denoise = spy  # type: ignore[method-assign]
+    taking = FAKE_MODEL.model_copy(update={"takes_prompt": True, "takes_true_cfg": True})
+    service = conductor(denoiser, taking, embedder=embedder)
+    await service.upscale(request(prompt="a", negative_prompt="b", true_cfg_scale=2))
+    assert embedder.texts == ["a", "b"]
+    assert given == [["<a>", "<b>"]] * TILES
+    await service.upscale(
+        request(prompt="a", negative_prompt="b")
+    )  # without true CFG it does not act
+    assert embedder.texts == ["a", "b", "a"]
 
 
 async def test_an_absent_seed_is_drawn_and_reported():
@@ -155,7 +207,8 @@ async def test_the_same_seed_is_the_same_work():
     service = conductor(denoiser)
     for _ in range(2):
         await service.upscale(request(seed=MAX_SEED))
-    tasks = sorted(denoiser.tasks, key=lambda task: task.index)
+    tasks = [replace(task, time_left_s=None) for task in denoiser.tasks]
+    tasks.sort(key=lambda task: task.index)
     assert tasks[0::2] == tasks[1::2]
 
 
@@ -340,7 +393,7 @@ SECOND = FAKE_MODEL.model_copy(update={"name": "second", "takes_prompt": True})
 
 
 async def test_the_first_model_is_the_default():
-    service = conductor(IdentityDenoiser(), FAKE_MODEL, SECOND)
+    service = conductor(IdentityDenoiser(), FAKE_MODEL, SECOND, embedder=Embedder())
     assert (await service.upscale(request())).params.model == "fake"
     assert (await service.upscale(request(model="second", prompt="a"))).params.model == "second"
     assert await service.models() == [FAKE_MODEL, SECOND]

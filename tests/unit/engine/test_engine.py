@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import random
 import threading
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import aclosing
 
 import numpy as np
 import pytest
 
 from serve_app.engine.engine import Engine, Event, StepsDone
 from serve_app.engine.scheduler import Kind, Scheduler
-from serve_app.engine.task import Entry, Phase, TileTask
-from serve_app.errors import Busy, ReplicaLost, TesseraError, TileFailed
+from serve_app.engine.task import Entry, TileTask
+from serve_app.errors import Busy, DeadlineExceeded, ReplicaLost, TileFailed
+from serve_app.settings import EngineSettings
 from serve_app.testing_engine import IdentityRunner, PacedRunner, identity_engine
 from serve_app.tiling.levels import Levels
-from tests.unit.engine.entries import crop, task
+from tests.unit.engine.entries import crop, inputs, task
 from tests.unit.engine.turnstile import Turnstile
 
 Start = Callable[..., Engine]
@@ -31,7 +31,7 @@ def start() -> Iterator[Start]:
     engines: list[Engine] = []
 
     def build(runner: IdentityRunner, max_batch: int = 4, max_waiting: int = 64) -> Engine:
-        engines.append(Engine(runner, Scheduler(max_batch, max_waiting, vae_batch=max_batch)))
+        engines.append(engine_of(runner, max_batch, max_waiting))
         return engines[-1]
 
     yield build
@@ -39,8 +39,13 @@ def start() -> Iterator[Start]:
         engine.close()
 
 
+def engine_of(runner: IdentityRunner, max_batch: int = 4, max_waiting: int = 64) -> Engine:
+    sizes = EngineSettings(max_batch=max_batch, max_waiting=max_waiting, vae_batch=max_batch)
+    return Engine(runner, Scheduler(sizes))
+
+
 async def all_events(engine: Engine, tile: TileTask) -> list[Event]:
-    return [event async for event in engine.denoise(tile, crop(tile.index))]
+    return [event async for event in engine.denoise(tile, inputs(tile.index))]
 
 
 async def pixels(engine: Engine, tile: TileTask) -> Levels:
@@ -97,7 +102,7 @@ async def test_an_idle_engine_wakes_for_every_tile(start: Start):
         assert np.array_equal(await pixels(engine, task(index)), crop(index))
     await settled(engine)
     assert engine.alive
-    assert engine.turns == 3 * 4
+    assert engine.tiles_done == 3
 
 
 async def test_the_shipped_identity_engine_gives_crops_back():
@@ -166,7 +171,7 @@ async def test_a_consumer_that_stops_reading_frees_its_place(start: Start):
     engine = start(runner)
 
     async def read_one_event() -> Event:
-        async with aclosing(engine.denoise(task(0, steps=50), crop(0))) as events:
+        async with aclosing(engine.denoise(task(0, steps=50), inputs(0))) as events:
             return await anext(events)
 
     reading = asyncio.create_task(read_one_event())
@@ -232,7 +237,7 @@ async def test_a_batch_that_fails_as_a_whole_is_tried_one_by_one(start: Start):
             raise MemoryError("too many at once")
 
     runner = PacedRunner(on_turn=refuse_batches)
-    engine = start(runner)
+    engine = start(runner, max_batch=3)
     first = await submit(engine, task(0, steps=1))
     await bar.at_bar()
     running = first + await submit(engine, task(1, steps=1), task(2, steps=1))
@@ -258,6 +263,25 @@ async def test_an_error_of_the_tree_reaches_its_caller_as_it_is(start: Start):
     assert caught.value is told
 
 
+async def test_a_tile_whose_time_is_over_leaves_between_two_steps(start: Start):
+    bar = Turnstile()
+    runner = PacedRunner(on_turn=bar)
+    engine = start(runner)
+    (late,) = await submit(engine, task(0, steps=9, time_left_s=0.2))
+    await bar.at_bar()
+    (other,) = await submit(engine, task(1, steps=9))
+    assert await bar.let_through() == (Kind.ENCODE, (1,))
+    assert await bar.let_through() == (Kind.STEP, (0, 1))
+    await asyncio.sleep(0.2)
+    assert await bar.let_through() == (Kind.STEP, (1,))
+    with pytest.raises(DeadlineExceeded, match="1 of 9 steps"):
+        await late
+    bar.open()
+    assert np.array_equal(await other, crop(1))
+    await settled(engine)
+    assert_empty(engine, runner)
+
+
 async def test_a_tile_that_turns_nan_fails_alone(start: Start):
     runner = PacedRunner(nan_at=[(3, 1)])
     engine = start(runner)
@@ -266,6 +290,48 @@ async def test_a_tile_that_turns_nan_fails_alone(start: Start):
     assert "NaN" in str(found[3])
     await settled(engine)
     assert_empty(engine, runner)
+
+
+# Watching
+
+
+async def test_a_probe_is_answered_between_turns_and_raises_what_the_accelerator_raises(
+    start: Start,
+):
+    bar = Turnstile()
+    runner = PacedRunner(on_turn=bar)
+    engine = start(runner)
+    running = await submit(engine, task(0))
+    await bar.at_bar()
+    probing = asyncio.create_task(engine.probe())
+    await asyncio.sleep(0.05)
+    assert not probing.done()  # the thread is held at the bar
+    bar.open()
+    await probing
+    await outcomes(running)
+
+    def broken() -> None:
+        raise RuntimeError("an illegal memory access")
+
+    runner.probe = broken  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="illegal"):
+        await engine.probe()
+    engine.close()
+    with pytest.raises(ReplicaLost):
+        await engine.probe()
+
+
+async def test_an_observer_hears_of_every_turn():
+    heard: list[tuple[Kind, int, int]] = []
+    engine = Engine(
+        IdentityRunner(),
+        Scheduler(EngineSettings(max_batch=4)),
+        lambda work, seconds: heard.append((work.kind, len(work.entries), work.size)),
+    )
+    await pixels(engine, task(0, steps=2))
+    engine.close()
+    assert heard == [(Kind.ENCODE, 1, 1), (Kind.STEP, 1, 1), (Kind.STEP, 1, 1), (Kind.DECODE, 1, 1)]
+    assert (engine.tiles_done, engine.tiles_cancelled) == (1, 0)
 
 
 # Opening and closing
@@ -304,19 +370,20 @@ def test_closing_twice_is_closing_once(start: Start):
 
 def test_a_runner_that_cannot_open_fails_the_engines_start():
     class Broken(IdentityRunner):
-        def open(self) -> None:
+        def open(self) -> dict[tuple[Kind, int], float]:
             raise OSError("no accelerator")
 
     with pytest.raises(OSError, match="no accelerator"):
-        Engine(Broken(), Scheduler(4, 64))
+        engine_of(Broken())
 
 
 def test_the_runner_is_opened_before_the_engine_is_handed_out(start: Start):
     class Slow(IdentityRunner):
         thread = ""
 
-        def open(self) -> None:
+        def open(self) -> dict[tuple[Kind, int], float]:
             self.thread = threading.current_thread().name
+            return {}
 
     runner = Slow()
     start(runner)
@@ -328,7 +395,7 @@ def test_a_caller_whose_loop_has_closed_troubles_nobody(start: Start):
     bar = Turnstile()
     engine = start(PacedRunner(on_turn=bar))
     loop = asyncio.new_event_loop()
-    events = engine.denoise(task(0), crop(0))
+    events = engine.denoise(task(0), inputs(0))
     reading = loop.create_task(anext(events))
     loop.run_until_complete(bar.at_bar())
     loop.run_until_complete(loop.shutdown_default_executor())
@@ -338,50 +405,3 @@ def test_a_caller_whose_loop_has_closed_troubles_nobody(start: Start):
     assert not reading.done()
     del events, reading
     gc.collect()  # Python grumbles about the closed loop now, not in another test
-
-
-# Everything together
-
-
-@pytest.mark.parametrize("seed", range(3))
-async def test_random_submits_cancels_and_faults_leave_nothing_behind(start: Start, seed: int):
-    draw = random.Random(seed)
-    steps = [draw.randint(1, 6) for _ in range(200)]
-    fails = {(index, draw.randrange(steps[index])) for index in range(200) if draw.random() < 0.1}
-    spoils = {(index, draw.randrange(steps[index])) for index in range(200) if draw.random() < 0.1}
-    runner = PacedRunner(fail_at=fails, nan_at=spoils)
-    engine = start(runner, max_batch=4, max_waiting=200)
-    cancelled: set[int] = set()
-
-    async def one(index: int) -> Result:
-        tile = task(index, steps=steps[index])
-        events: AsyncGenerator[Event] = engine.denoise(tile, crop(index))
-        leaves_after = draw.randrange(steps[index]) if draw.random() < 0.3 else None
-        done = 0
-        async with aclosing(events):
-            with suppress(TesseraError):
-                async for event in events:
-                    if not isinstance(event, StepsDone):
-                        return event
-                    assert event == StepsDone(done + 1, steps[index])
-                    done = event.done
-                    if leaves_after == done:
-                        cancelled.add(index)
-                        return asyncio.CancelledError()
-                raise AssertionError("no end")
-        return TileFailed("as told")
-
-    found = await asyncio.gather(*(one(index) for index in range(200)))
-    bad = {index for index, _ in fails | spoils}
-    for index, result in enumerate(found):
-        if index in cancelled:
-            continue
-        assert (
-            isinstance(result, TileFailed) if index in bad else np.array_equal(result, crop(index))
-        )
-    assert len(cancelled) > 20
-    assert len(bad - cancelled) > 10
-    assert max(len(tiles) for _, tiles in runner.turns) == 4
-    await settled(engine)
-    assert_empty(engine, runner)
-    assert engine._scheduler.count(Phase.WAITING) == 0

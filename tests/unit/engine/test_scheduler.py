@@ -1,19 +1,24 @@
-"""What runs next: decode before encode before step, in order of arrival, never past the batch."""
+"""What runs next: whose turn, of what kind, with whom and at which size; test_fairness has shares over time."""
 
 from __future__ import annotations
 
-import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from collections.abc import Iterator
+from typing import Any
 
-from serve_app.engine.scheduler import Kind, Scheduler, Work
+import pytest
+
+from serve_app.contracts import Priority
+from serve_app.engine.scheduler import CostTable, Kind, Scheduler, Shares, static_sizes
 from serve_app.engine.task import Entry, Phase
 from serve_app.errors import Busy
+from serve_app.settings import EngineSettings
 from tests.unit.engine.entries import entry
 
+Turn = tuple[Kind, list[int]]
+BATCH = Priority.BATCH
 
-def turn(scheduler: Scheduler, failed: tuple[int, ...] = ()) -> tuple[Kind, list[int]] | None:
+
+def turn(scheduler: Scheduler, failed: tuple[int, ...] = ()) -> Turn | None:
     """Takes the next work and settles it."""
     work = scheduler.next()
     if work is None:
@@ -22,13 +27,22 @@ def turn(scheduler: Scheduler, failed: tuple[int, ...] = ()) -> tuple[Kind, list
     return work.kind, [one.id for one in work.entries]
 
 
-def filled(
-    *entries: Entry, max_batch: int = 2, max_waiting: int = 8, vae_batch: int = 2
-) -> Scheduler:
-    scheduler = Scheduler(max_batch, max_waiting, vae_batch)
+def turns(scheduler: Scheduler) -> list[Turn]:
+    return list(iter(lambda: turn(scheduler), None))
+
+
+def steps_of(scheduler: Scheduler) -> Iterator[list[int]]:
+    return (ids for kind, ids in turns(scheduler) if kind is Kind.STEP)
+
+
+def filled(*entries: Entry, max_batch: int = 2, vae_batch: int = 2, **given: Any) -> Scheduler:
+    scheduler = Scheduler(EngineSettings(max_batch=max_batch, vae_batch=vae_batch, **given))
     for one in entries:
         scheduler.add(one)
     return scheduler
+
+
+# One lane
 
 
 def test_nothing_is_to_be_done_at_first():
@@ -39,49 +53,41 @@ def test_nothing_is_to_be_done_at_first():
 
 def test_one_entry_is_encoded_stepped_and_decoded():
     scheduler = filled(entry(0, steps=2))
-    turns = [turn(scheduler) for _ in range(5)]
-    assert turns == [
+    assert turns(scheduler) == [
         (Kind.ENCODE, [0]),
         (Kind.STEP, [0]),
         (Kind.STEP, [0]),
         (Kind.DECODE, [0]),
-        None,
     ]
     assert len(scheduler) == 0
 
 
 def test_an_entry_without_steps_goes_straight_to_its_decoding():
-    scheduler = filled(entry(0, steps=0))
-    assert [turn(scheduler) for _ in range(3)] == [(Kind.ENCODE, [0]), (Kind.DECODE, [0]), None]
+    assert turns(filled(entry(0, steps=0))) == [(Kind.ENCODE, [0]), (Kind.DECODE, [0])]
 
 
 def test_entries_join_and_leave_between_steps():
     scheduler = filled(entry(0, steps=2), entry(1, steps=1), entry(2, steps=1))
-    assert [turn(scheduler) for _ in range(8)] == [
+    assert turns(scheduler) == [
         (Kind.ENCODE, [0, 1]),
         (Kind.STEP, [0, 1]),
         (Kind.DECODE, [1]),  # decoding first: it answers a caller and frees a place
         (Kind.ENCODE, [2]),  # joining next: entry 0 is in the middle of its steps
         (Kind.STEP, [0, 2]),
         (Kind.DECODE, [0, 2]),
-        None,
-        None,
     ]
 
 
 def test_who_comes_first_runs_first():
     scheduler = filled(*(entry(number, steps=1) for number in range(5)))
-    order = [ids for kind, ids in iter(lambda: turn(scheduler), None) if kind is Kind.STEP]
-    assert order == [[0, 1], [2, 3], [4]]
+    assert list(steps_of(scheduler)) == [[0, 1], [2, 3], [4]]
 
 
-def test_tiles_of_two_sizes_never_share_a_batch():
-    sides = [8, 16, 8, 16, 16]
-    scheduler = filled(*(entry(number, 1, side) for number, side in enumerate(sides)), max_batch=3)
-    while work := scheduler.next():
-        assert len({one.bucket for one in work.entries}) == 1
-        scheduler.settle(work, ())
-    assert len(scheduler) == 0
+@pytest.mark.parametrize("differ", [{"side_px": 16}, {"lora": "turbo"}])
+def test_two_buckets_never_share_a_step_and_take_turns(differ: dict[str, Any]):
+    entries = [entry(number, 3, **(differ if number % 2 else {})) for number in range(4)]
+    steps = list(steps_of(filled(*entries, max_batch=4)))
+    assert steps == [[0, 2], [1, 3]] * 3
 
 
 def test_one_more_than_may_wait_is_refused():
@@ -90,22 +96,24 @@ def test_one_more_than_may_wait_is_refused():
         scheduler.add(entry(2))
     assert caught.value.retry_after_s
     assert len(scheduler) == 2
+    scheduler.add(entry(3, priority=BATCH))  # the other class has a queue of its own
+    assert (scheduler.waiting(Priority.INTERACTIVE), scheduler.waiting(BATCH)) == (2, 1)
 
 
 def test_running_entries_do_not_count_as_waiting():
-    scheduler = filled(entry(0), entry(1), max_batch=2, max_waiting=2)
+    scheduler = filled(entry(0), entry(1), max_waiting=2)
     turn(scheduler)
     scheduler.add(entry(2))
-    assert (scheduler.count(Phase.RUNNING), scheduler.count(Phase.WAITING)) == (2, 1)
+    assert scheduler.waiting(Priority.INTERACTIVE) == 1
 
 
-@pytest.mark.parametrize("turns", range(5))
-def test_an_entry_can_be_dropped_at_any_phase(turns: int):
+@pytest.mark.parametrize("before", range(5))
+def test_an_entry_can_be_dropped_at_any_phase(before: int):
     scheduler = filled(entry(0, steps=2), entry(1, steps=9))
-    for _ in range(turns):
+    for _ in range(before):
         turn(scheduler)
     scheduler.drop([0, 77])  # unknown ones are ignored
-    left = list(iter(lambda: turn(scheduler), None))
+    left = turns(scheduler)
     assert all(ids == [1] for _, ids in left)
     assert left[-1] == (Kind.DECODE, [1])
 
@@ -118,9 +126,20 @@ def test_a_failed_entry_is_forgotten_and_its_place_is_free():
     assert turn(scheduler) == (Kind.STEP, [1, 2])
 
 
-def test_the_autoencoder_takes_few_at_a_time_and_steps_take_all():
+def test_entries_whose_time_is_over_are_told_wherever_they_stand():
+    late, later, never = entry(0, steps=9), entry(1, steps=9), entry(2, steps=9)
+    late.deadline, later.deadline = 5, 8
+    scheduler = filled(late, later, never, max_batch=1)
+    assert scheduler.late(4.9) == []
+    turn(scheduler)
+    assert late.phase is Phase.RUNNING
+    assert scheduler.late(5) == [late]
+    assert scheduler.late(9) == [late, later]
+
+
+def test_the_autoencoder_takes_few_at_a_time():
     scheduler = filled(entry(0, steps=1), entry(1, steps=1), vae_batch=1)
-    assert list(iter(lambda: turn(scheduler), None)) == [
+    assert turns(scheduler) == [
         (Kind.ENCODE, [0]),
         (Kind.ENCODE, [1]),
         (Kind.STEP, [0, 1]),
@@ -129,102 +148,140 @@ def test_the_autoencoder_takes_few_at_a_time_and_steps_take_all():
     ]
 
 
-class Model(RuleBasedStateMachine):
-    """Adds, cancels and fails entries at random and keeps account of each."""
+def test_the_autoencoder_takes_no_longer_than_the_step_that_follows():
+    scheduler = filled(*(entry(n, steps=3) for n in range(8)), vae_batch=1, max_batch=8)
+    flat = {(Kind.STEP, 1): 1, (Kind.STEP, 2): 1.1, (Kind.STEP, 4): 1.2, (Kind.STEP, 8): 1.3}
+    scheduler.costs = CostTable(flat | {(Kind.ENCODE, 1): 0.5, (Kind.DECODE, 1): 0.5})
+    kinds = "".join(kind.name[0] for kind, _ in turns(scheduler))
+    assert kinds.startswith("EEESEEESEES")  # 0.5 + 0.5 + 0.5 is more than 1.2, then the 8th joins
+    assert "DDDD" not in kinds.rstrip("D")  # those who finish do not hold up the others either
 
-    max_batch = 3
-    max_waiting = 4
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.scheduler = Scheduler(self.max_batch, self.max_waiting, vae_batch=2)
-        self.alive: dict[int, Entry] = {}
-        self.decoded: set[int] = set()
-        self.gone: set[int] = set()
-        self.next_id = 0
+# Two lanes
 
-    @rule(steps=st.integers(0, 4), side_px=st.sampled_from([8, 16]))
-    def add(self, steps: int, side_px: int) -> None:
-        new = entry(self.next_id, steps, side_px)
-        waiting = sum(one.phase is Phase.WAITING for one in self.alive.values())
-        self.next_id += 1
-        try:
-            self.scheduler.add(new)
-        except Busy:
-            assert waiting == self.max_waiting
-        else:
-            assert waiting < self.max_waiting
-            self.alive[new.id] = new
 
-    @rule(data=st.data())
-    def drop(self, data: st.DataObject) -> None:
-        dropped = data.draw(st.sets(st.integers(0, self.next_id)))
-        self.scheduler.drop(dropped)
-        for number in dropped & self.alive.keys():
-            self.forget(number)
+def test_an_interactive_tile_stops_batch_tiles_between_two_steps():
+    scheduler = filled(*(entry(n, steps=4, priority=BATCH) for n in range(2)))
+    assert turn(scheduler) == (Kind.ENCODE, [0, 1])
+    assert turn(scheduler) == (Kind.STEP, [0, 1])
+    scheduler.add(entry(2, steps=2))
+    assert [turn(scheduler) for _ in range(3)] == [
+        (Kind.ENCODE, [2]),
+        (Kind.STEP, [2]),
+        (Kind.STEP, [2]),
+    ]
+    assert len(scheduler) == 3
 
-    @rule(data=st.data())
-    def run_a_turn(self, data: st.DataObject) -> None:
-        work = self.scheduler.next()
-        assert (work is None) == (not self.alive)
-        if work is None:
-            return
-        ids = [one.id for one in work.entries]
-        failed = data.draw(
-            st.sets(st.sampled_from(ids)) if data.draw(st.booleans()) else st.just(set())
-        )
-        self.check(work)
-        before = {one.id: one.steps_done for one in work.entries}
-        self.scheduler.settle(work, failed)
-        for number in ids:
-            done = self.alive[number].steps_done
-            assert number in failed or done == before[number] + (work.kind is Kind.STEP)
-            if number in failed:
-                self.forget(number)
-            elif work.kind is Kind.DECODE:
-                self.decoded.add(number)
-                self.forget(number)
 
-    def forget(self, number: int) -> None:
-        del self.alive[number]
-        self.gone.add(number)
+def test_batch_tiles_ride_along_where_the_step_hardly_takes_longer():
+    scheduler = filled(*(entry(n, steps=9, priority=BATCH) for n in range(4)), max_batch=4)
+    scheduler.costs = CostTable({(Kind.STEP, 1): 1, (Kind.STEP, 2): 1.05, (Kind.STEP, 4): 1.5})
+    turn(scheduler), turn(scheduler), turn(scheduler)
+    scheduler.add(entry(9, steps=1))
+    assert turn(scheduler) == (Kind.ENCODE, [9])
+    kind, ids = turn(scheduler) or (None, [])
+    assert kind is Kind.STEP
+    assert ids[0] == 9
+    assert len(ids) == 2
 
-    def check(self, work: Work) -> None:
-        ids = [one.id for one in work.entries]
-        assert 0 < len(ids) <= self.max_batch
-        assert len(set(ids)) == len(ids)
-        assert not set(ids) & self.gone
-        assert len({one.bucket for one in work.entries}) == 1
-        phase = {Kind.ENCODE: Phase.WAITING, Kind.STEP: Phase.RUNNING, Kind.DECODE: Phase.FINISHING}
-        assert {one.phase for one in work.entries} == {phase[work.kind]}
-        if work.kind is Kind.DECODE:
-            assert all(one.steps_done == one.steps for one in work.entries)
+
+# Batch sizes
+
+
+def test_static_sizes_are_powers_of_two_up_to_the_most():
+    assert static_sizes(1) == (1,)
+    assert static_sizes(8) == (1, 2, 4, 8)
+    assert static_sizes(6) == (1, 2, 4, 6)
+    assert static_sizes(6, exact=True) == (6,)
+
+
+def sizes_run(costs: dict[int, float], rows: int, exact: bool = False) -> list[tuple[int, int]]:
+    """Rows and size of each step until all rows have had one."""
+    entries = [entry(number, steps=1) for number in range(rows)]
+    scheduler = filled(*entries, max_batch=8, vae_batch=8, exact=exact)
+    scheduler.costs = CostTable({(Kind.STEP, size): s for size, s in costs.items()})
+    found = []
+    while work := scheduler.next():
         if work.kind is Kind.STEP:
-            running = [one.id for one in self.alive.values() if one.phase is Phase.RUNNING]
-            assert sorted(ids) == sorted(running)  # nobody who runs sits out a step
-
-    @invariant()
-    def no_entry_is_lost(self) -> None:
-        assert len(self.scheduler) == len(self.alive)
-        for phase in Phase:
-            count = sum(one.phase is phase for one in self.alive.values())
-            assert self.scheduler.count(phase) == count
-        assert self.scheduler.count(Phase.RUNNING) <= self.max_batch
-        assert all(0 <= one.steps_done <= one.steps for one in self.alive.values())
-
-    def teardown(self) -> None:
-        most_turns = sum(one.steps + 2 for one in self.alive.values())
-        left = set(self.alive)
-        for _ in range(most_turns):
-            if (work := self.scheduler.next()) is None:
-                break
-            self.check(work)
-            self.scheduler.settle(work, ())
-            if work.kind is Kind.DECODE:
-                left -= {one.id for one in work.entries}
-        assert not left
-        assert len(self.scheduler) == 0
+            found.append((len(work.entries), work.size))
+        scheduler.settle(work, ())
+    return found
 
 
-TestAnyHistory = Model.TestCase
-TestAnyHistory.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+def test_the_size_is_the_cheapest_for_each_row():
+    linear = {1: 1, 2: 2, 4: 4, 8: 8}
+    assert sizes_run(linear, 3) == [(2, 2), (1, 1)]
+    flat = {1: 1, 2: 1.1, 4: 1.2, 8: 1.3}
+    assert sizes_run(flat, 3) == [(3, 4)]  # one row is padding
+    assert sizes_run(flat, 5) == [(5, 8)]
+    worse_in_company = {1: 1, 2: 3, 4: 9, 8: 30}
+    assert sizes_run(worse_in_company, 3) == [(1, 1)] * 3
+
+
+def test_exact_runs_every_step_at_one_size():
+    assert sizes_run({8: 8}, 3, exact=True) == [(3, 8)]
+
+
+def test_an_entry_tried_alone_keeps_the_size():
+    work = filled(entry(0), entry(1)).next()
+    assert work is not None
+    assert work.of(work.entries[1]).size == work.size == 2
+
+
+def test_a_size_that_was_not_measured_is_taken_as_proportional():
+    table = CostTable({(Kind.STEP, 1): 1, (Kind.STEP, 4): 2})
+    assert [table.seconds(Kind.STEP, n) for n in (1, 2, 4, 8)] == [1, 2, 2, 4]
+
+
+# Shares
+
+
+def served(shares: Shares[str], turns: int, cost: float = 1) -> str:
+    order = ""
+    for _ in range(turns):
+        order += shares.due()
+        shares.charge(order[-1], cost)
+    return order
+
+
+def test_a_newcomer_starts_level_and_earns_no_credit():
+    shares = Shares[str]()
+    shares.enter("o")
+    served(shares, 10)
+    shares.enter("n")
+    assert served(shares, 6).count("n") == 3
+
+
+def test_leaving_and_coming_back_earns_no_turn():
+    """Who always has just one thing waiting gets no more than who has many."""
+    shares = Shares[str]()
+    shares.enter("m")
+    order = ""
+    for _ in range(20):
+        shares.enter("o")
+        order += served(shares, 1)
+        shares.leave("o")
+    assert 9 <= order.count("o") <= 11
+
+
+def test_endless_newcomers_starve_nobody():
+    shares = Shares[str]()
+    shares.enter("l")
+    order = ""
+    for number in range(60):
+        shares.enter(chr(200 + number))
+        shares.enter(chr(300 + number))
+        order += served(shares, 1)
+        if order[-1] != "l":
+            shares.leave(order[-1])
+    assert order.count("l") >= 3
+    assert len(shares._had) <= 1 + 120
+
+
+def test_accounts_of_the_gone_are_closed():
+    shares = Shares[str]()
+    for number in range(1000):
+        shares.enter(chr(200 + number))
+        served(shares, 1)
+        shares.leave(chr(200 + number))
+    assert len(shares._had) <= 2

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pickle
 
-from serve_app.engine.task import Entry, Phase
-from tests.unit.engine.entries import task
+from serve_app.engine.task import Phase
+from tests.unit.engine.entries import entry, task
 
 
 def test_a_task_crosses_process_borders_whole():
@@ -13,11 +13,12 @@ def test_a_task_crosses_process_borders_whole():
 
 
 def test_an_entry_waits_with_nothing_done():
-    fresh = Entry(0, task(), steps=2)
+    fresh = entry(0)
     assert (fresh.phase, fresh.steps_done) == (Phase.WAITING, 0)
 
 
-def test_only_tiles_of_one_size_share_a_bucket():
-    here, there = Entry(0, task(0), steps=2), Entry(1, task(5, steps=9), steps=9)
-    assert here.bucket == there.bucket
-    assert here.bucket != Entry(2, task(side_px=16), steps=2).bucket
+def test_only_tiles_of_one_size_and_one_adapter_share_a_bucket():
+    assert entry(0).bucket == entry(1, steps=9).bucket
+    assert entry(0).bucket != entry(1, side_px=16).bucket
+    assert entry(0).bucket != entry(1, lora="turbo").bucket
+    assert entry(0).bucket.shape == entry(1, lora="turbo").bucket.shape
