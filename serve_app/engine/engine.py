@@ -12,14 +12,13 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Protocol
 
 from serve_app.contracts import Priority
-from serve_app.engine.scheduler import CostTable, Kind, Scheduler, Work
-from serve_app.engine.task import Bucket, Entry, TileInputs, TileTask
+from serve_app.engine.scheduler import CostTable, Scheduler, Work
+from serve_app.engine.task import Entry, Kind, Runner, TileInputs, TileTask
 from serve_app.errors import DeadlineExceeded, ReplicaLost, TesseraError, TileFailed
 from serve_app.tiling.levels import Levels
 
@@ -35,46 +34,6 @@ class StepsDone:
 
 
 Event = StepsDone | Levels
-
-
-class Runner(Protocol):
-    """What computes: it keeps the tensors of each entry by its id and never chooses.
-
-    Each method either changes all of its entries or raises and changes none; the engine then tries them one
-    by one to find the culprit. All are called on the engine's thread.
-    """
-
-    def plan(self, task: TileTask, inputs: TileInputs) -> tuple[int, Bucket]:
-        """The steps that the task needs and its bucket. Called on the caller's thread; must be cheap."""
-        ...
-
-    def open(self) -> Mapping[tuple[Kind, int], float]:
-        """Takes hold of the accelerator and warms every batch size; called first, once.
-
-        Returns:
-            The seconds that each kind of work took at each size.
-        """
-        ...
-
-    def encode(self, entries: Sequence[Entry], inputs: Sequence[TileInputs], size: int) -> None:
-        """Prepares latents from control pictures and prompts, in a batch of `size`."""
-        ...
-
-    def step(self, entries: Sequence[Entry], size: int) -> None:
-        """Runs step `steps_done` of each entry, all in one batch that is padded to `size`."""
-        ...
-
-    def decode(self, entries: Sequence[Entry], size: int) -> list[Levels | TesseraError]:
-        """The tiles' pixels, each (height, width, 3), or why that one has none."""
-        ...
-
-    def probe(self) -> None:
-        """Asks the accelerator for a sign of life; raises where there is none."""
-        ...
-
-    def drop(self, entry_id: int) -> None:
-        """Frees what is kept for an entry, if anything."""
-        ...
 
 
 @dataclass(slots=True)
@@ -101,6 +60,12 @@ class Engine:
         scheduler: Decides what runs; used by the engine's thread alone.
         observe: Told after each turn, on the engine's thread, what was run and its seconds; for metrics.
 
+    Attributes:
+        tiles_done: Tiles answered with pixels so far.
+        tiles_cancelled: Tiles whose callers left before they were answered.
+        tiles_failed: Tiles that could not be computed.
+        tiles_late: Tiles whose time was over.
+
     Returns from its constructor when the runner is open and warm, and raises what that raised.
     """
 
@@ -108,7 +73,7 @@ class Engine:
         self,
         runner: Runner,
         scheduler: Scheduler,
-        observe: Callable[[Work, float], None] | None = None,
+        observe: Callable[[Work, float], None] = lambda work, seconds: None,
     ) -> None:
         self._runner = runner
         self._scheduler = scheduler
@@ -119,8 +84,10 @@ class Engine:
         self._door = threading.Lock()  # nobody enters once closing is set
         self._closing = False
         self._opened: Future[None] = Future()
-        self._tiles_done = 0
-        self._tiles_cancelled = 0
+        self.tiles_done = 0
+        self.tiles_cancelled = 0
+        self.tiles_failed = 0
+        self.tiles_late = 0
         self._thread = threading.Thread(target=self._run, name="tessera-engine", daemon=True)
         self._thread.start()
         self._opened.result()
@@ -150,14 +117,9 @@ class Engine:
         return len(self._scheduler)
 
     @property
-    def tiles_done(self) -> int:
-        """Tiles answered with pixels so far."""
-        return self._tiles_done
-
-    @property
-    def tiles_cancelled(self) -> int:
-        """Tiles whose callers left before they were answered."""
-        return self._tiles_cancelled
+    def rows_skipped(self) -> int:
+        """Rows of steps that a residual cache has spared so far."""
+        return self._runner.rows_skipped
 
     def waiting(self, priority: Priority) -> int:
         """Tiles of a class that wait for a place."""
@@ -222,11 +184,12 @@ class Engine:
                 self._send_away_the_late()
                 if work := self._scheduler.next():
                     started = time.perf_counter()
-                    failures = self._perform(work)
-                    self._scheduler.settle(work, failures)
-                    self._report(work, failures)
-                    if self._observe:
-                        self._observe(work, time.perf_counter() - started)
+                    ends = self._perform(work)
+                    self._scheduler.settle(work, ended=ends)
+                    self._report(work, ends)
+                    self._observe(work, time.perf_counter() - started)
+        except Exception:
+            logger.exception("engine.accelerator_lost")
         finally:
             self._fail_all()
 
@@ -243,13 +206,14 @@ class Engine:
     def _accept(self, caller: _Caller) -> None:
         try:
             self._scheduler.add(caller.entry)
-            self._callers[caller.entry.id] = caller
         except TesseraError as error:
             caller.tell(error)
+        else:
+            self._callers[caller.entry.id] = caller
 
     def _cancel(self, entry_id: int) -> None:
         """The caller has gone, or has had the answer."""
-        self._tiles_cancelled += entry_id in self._callers
+        self.tiles_cancelled += entry_id in self._callers
         self._leave(entry_id)
 
     def _leave(self, entry_id: int) -> None:
@@ -263,53 +227,50 @@ class Engine:
             done = f"{entry.steps_done} of {entry.steps} steps done"
             error = DeadlineExceeded(f"the time was over with {done} of tile {entry.task.index}")
             self._callers[entry.id].tell(error)
+            self.tiles_late += 1
             self._leave(entry.id)
 
-    def _perform(self, work: Work) -> dict[int, TesseraError]:
-        """Runs a work; if it raises as a whole, runs its entries one by one, so that only the culprit fails."""
+    def _perform(self, work: Work) -> dict[int, Levels | TesseraError]:
+        """Runs a work; if it raises as a whole, runs its entries one by one, so that only the culprit fails.
+
+        An accelerator that gives no sign of life after a fault ends the engine: its tiles are handed back.
+
+        Returns:
+            Pixels or an error for each entry that has come to its end.
+        """
         try:
             return self._attempt(work)
         except Exception as error:
+            self._runner.probe()
             if len(work.entries) == 1:
                 entry = work.entries[0]
                 logger.exception("engine.tile_failed", extra={"request_id": entry.task.request_id})
                 return {entry.id: _as_failure(entry, error)}
-        failures: dict[int, TesseraError] = {}
+        ends: dict[int, Levels | TesseraError] = {}
         for entry in work.entries:
-            failures |= self._perform(work.of(entry))
-        return failures
+            ends |= self._perform(work.of(entry))
+        return ends
 
-    def _attempt(self, work: Work) -> dict[int, TesseraError]:
+    def _attempt(self, work: Work) -> dict[int, Levels | TesseraError]:
+        if work.kind is Kind.DECODE:
+            tiles = self._runner.decode(work.entries, work.size)
+            return {entry.id: tile for entry, tile in zip(work.entries, tiles, strict=True)}
         if work.kind is Kind.ENCODE:
             inputs = [self._callers[entry.id].inputs for entry in work.entries]
             self._runner.encode(work.entries, inputs, work.size)
-        elif work.kind is Kind.STEP:
-            self._runner.step(work.entries, work.size)
         else:
-            return self._deliver(work)
+            self._runner.step(work.entries, work.size)
         return {}
 
-    def _deliver(self, work: Work) -> dict[int, TesseraError]:
-        failures: dict[int, TesseraError] = {}
-        for entry, tile in zip(
-            work.entries, self._runner.decode(work.entries, work.size), strict=True
-        ):
-            if isinstance(tile, TesseraError):
-                failures[entry.id] = tile
-            else:
-                self._callers[entry.id].tell(tile)
-                self._tiles_done += 1
-        return failures
-
-    def _report(self, work: Work, failures: dict[int, TesseraError]) -> None:
+    def _report(self, work: Work, ends: dict[int, Levels | TesseraError]) -> None:
         for entry in work.entries:
             caller = self._callers[entry.id]
-            if entry.id in failures:
-                caller.tell(failures[entry.id])
+            if (end := ends.get(entry.id)) is not None:
+                caller.tell(end)
+                self.tiles_done += not isinstance(end, TesseraError)
+                self._leave(entry.id)
             elif work.kind is Kind.STEP:
                 caller.tell(StepsDone(entry.steps_done, entry.steps))
-            if entry.id in failures or work.kind is Kind.DECODE:
-                self._leave(entry.id)
 
     def _fail_all(self) -> None:
         with self._door:

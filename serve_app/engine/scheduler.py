@@ -15,23 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum, auto
 from typing import Generic, TypeVar
 
 from serve_app.contracts import Priority
-from serve_app.engine.task import Entry, Phase
+from serve_app.engine.task import Entry, Kind, Phase
 from serve_app.errors import Busy
 from serve_app.settings import EngineSettings
 
 Key = TypeVar("Key", bound=Hashable)
-
-
-class Kind(Enum):
-    """What a turn does."""
-
-    ENCODE = auto()
-    STEP = auto()
-    DECODE = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +166,8 @@ class Lane:
     def join(self, most: int) -> list[Entry]:
         """Gives places to those who are due, at most so many, all of one shape."""
         joined: list[Entry] = []
-        while self._waiting and len(joined) < most and self.has_room:
+        most = min(most, self._places - len(self.standing(Phase.RUNNING)))
+        while self._waiting and len(joined) < most:
             tenant = self._tenants.due()
             request = self._requests[tenant].due()
             entry = next(iter(self._waiting[tenant][request].values()))
@@ -189,11 +181,6 @@ class Lane:
             joined.append(entry)
         return joined
 
-    @property
-    def has_room(self) -> bool:
-        """Whether a place is free."""
-        return len(self.standing(Phase.RUNNING)) < self._places
-
 
 class Scheduler:
     """Keeps the entries and picks the next work. Each work is settled before the next is asked for.
@@ -202,7 +189,7 @@ class Scheduler:
         settings: Batch sizes, queue and shares.
 
     Attributes:
-        costs: What decides between batch sizes; the engine sets it once the sizes are measured.
+        costs: Decides between batch sizes; the engine sets it once they are measured.
     """
 
     def __init__(self, settings: EngineSettings) -> None:
@@ -269,8 +256,8 @@ class Scheduler:
                 return self._work(Kind.ENCODE, joined)
         return self._step(lane, running)
 
-    def settle(self, work: Work, failed: Collection[int]) -> None:
-        """Notes that a work was done: moves its entries on and forgets the failed ones."""
+    def settle(self, work: Work, ended: Collection[int]) -> None:
+        """Notes that a work was done: moves its entries on and forgets those that have ended."""
         self._turns += 1
         seconds = self.costs.seconds(work.kind, work.size)
         for entry in work.entries:
@@ -282,8 +269,7 @@ class Scheduler:
             entry.last_turn = self._turns
             entry.steps_done += work.kind is Kind.STEP
             entry.phase = Phase.RUNNING if entry.steps_done < entry.steps else Phase.FINISHING
-            if entry.id in failed or work.kind is Kind.DECODE:
-                self.drop([entry.id])
+        self.drop(one.id for one in work.entries if work.kind is Kind.DECODE or one.id in ended)
 
     def _step(self, lane: Lane, running: list[Entry]) -> Work:
         """A step of those who ran longest ago and share a bucket, at the size that is cheapest for each."""

@@ -1,4 +1,4 @@
-"""A tile's task and its state in an engine. Holds no tensor.
+"""A tile's task, its state in an engine, and what the engine asks of what computes it. Holds no tensor.
 
 WAITING --encode--> RUNNING --step, step, ...--> FINISHING --decode--> (gone)
    any state --cancel or failure--> (gone)
@@ -6,15 +6,16 @@ WAITING --encode--> RUNNING --step, step, ...--> FINISHING --decode--> (gone)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from serve_app.contracts import DEFAULT_TENANT, Priority, ResolvedParams
+from serve_app.errors import TesseraError
 from serve_app.tiling.geometry import Tile
 from serve_app.tiling.levels import Levels
 
@@ -82,6 +83,14 @@ class Bucket(NamedTuple):
         return self.height, self.width
 
 
+class Kind(Enum):
+    """What a turn of the engine does."""
+
+    ENCODE = auto()
+    STEP = auto()
+    DECODE = auto()
+
+
 class Phase(Enum):
     """Where a task stands."""
 
@@ -113,3 +122,41 @@ class Entry:
     phase: Phase = Phase.WAITING
     steps_done: int = 0
     last_turn: int = -1
+
+
+class Runner(Protocol):
+    """What computes: it keeps the tensors of each entry by its id and never chooses.
+
+    Each method either changes all of its entries or raises and changes none; the engine then tries them one
+    by one. All but `plan` are called on the engine's thread.
+
+    Attributes:
+        rows_skipped: Rows of steps that a residual cache has spared so far.
+    """
+
+    rows_skipped: int
+
+    def plan(self, task: TileTask, inputs: TileInputs) -> tuple[int, Bucket]:
+        """The steps that the task needs and its bucket. On the caller's thread; must be cheap."""
+
+    def open(self) -> Mapping[tuple[Kind, int], float]:
+        """Takes hold of the accelerator and warms every batch size; called first, once.
+
+        Returns:
+            The seconds that each kind of work took at each size.
+        """
+
+    def encode(self, entries: Sequence[Entry], inputs: Sequence[TileInputs], size: int) -> None:
+        """Prepares latents from control pictures and prompts, in a batch of `size`."""
+
+    def step(self, entries: Sequence[Entry], size: int) -> None:
+        """Runs step `steps_done` of each entry, all in one batch that is padded to `size`."""
+
+    def decode(self, entries: Sequence[Entry], size: int) -> list[Levels | TesseraError]:
+        """The tiles' pixels, each (height, width, 3), or why that one has none."""
+
+    def probe(self) -> None:
+        """Asks the accelerator for a sign of life; raises where there is none."""
+
+    def drop(self, entry_id: int) -> None:
+        """Frees what is kept for an entry, if anything."""

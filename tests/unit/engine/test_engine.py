@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from serve_app.engine.engine import Engine, Event, StepsDone
-from serve_app.engine.scheduler import Kind, Scheduler
-from serve_app.engine.task import Entry, TileTask
+from serve_app.engine.scheduler import Scheduler
+from serve_app.engine.task import Entry, Kind, TileTask
 from serve_app.errors import Busy, DeadlineExceeded, ReplicaLost, TileFailed
 from serve_app.settings import EngineSettings
 from serve_app.testing_engine import IdentityRunner, PacedRunner, identity_engine
@@ -319,6 +319,29 @@ async def test_a_probe_is_answered_between_turns_and_raises_what_the_accelerator
     engine.close()
     with pytest.raises(ReplicaLost):
         await engine.probe()
+
+
+async def test_an_accelerator_that_died_hands_all_tiles_back(
+    start: Start, caplog: pytest.LogCaptureFixture
+):
+    """Its tiles are not at fault: another engine computes them."""
+
+    def fault(kind: Kind, entries: Sequence[Entry]) -> None:
+        if kind is Kind.STEP:
+            runner.probe = dead  # type: ignore[method-assign]
+            raise RuntimeError("an illegal memory access")
+
+    def dead() -> None:
+        raise RuntimeError("still an illegal memory access")
+
+    runner = PacedRunner(on_turn=fault)
+    engine = start(runner, max_batch=2)
+    found = await outcomes(await submit(engine, *(task(index) for index in range(4))))
+    assert [type(result) for result in found] == [ReplicaLost] * 4
+    assert "engine.accelerator_lost" in caplog.text
+    engine.close()
+    assert not engine.alive
+    assert_empty(engine, runner)
 
 
 async def test_an_observer_hears_of_every_turn():

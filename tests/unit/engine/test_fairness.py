@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from serve_app.contracts import Priority
-from serve_app.engine.scheduler import CostTable, Kind, Scheduler
-from serve_app.engine.task import Entry
+from serve_app.engine.scheduler import CostTable, Scheduler
+from serve_app.engine.task import Entry, Kind
 from serve_app.settings import EngineSettings
 from tests.unit.engine.entries import entry
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from serve_app.contracts import Priority
-from serve_app.engine.scheduler import CostTable, Kind, Scheduler, Shares, static_sizes
-from serve_app.engine.task import Entry, Phase
+from serve_app.engine.scheduler import CostTable, Scheduler, Shares, static_sizes
+from serve_app.engine.task import Entry, Kind, Phase
 from serve_app.errors import Busy
 from serve_app.settings import EngineSettings
 from tests.unit.engine.entries import entry

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from serve_app.contracts import Priority
-from serve_app.engine.scheduler import CostTable, Kind, Scheduler, Work, static_sizes
-from serve_app.engine.task import Entry, Phase
+from serve_app.engine.scheduler import CostTable, Scheduler, Work, static_sizes
+from serve_app.engine.task import Entry, Kind, Phase
 from serve_app.errors import Busy
 from serve_app.settings import EngineSettings
 from tests.unit.engine.entries import entry

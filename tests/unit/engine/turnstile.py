@@ -7,8 +7,7 @@ import queue
 import threading
 from collections.abc import Sequence
 
-from serve_app.engine.scheduler import Kind
-from serve_app.engine.task import Entry
+from serve_app.engine.task import Entry, Kind
 
 Turn = tuple[Kind, tuple[int, ...]]
 _PATIENCE_S = 30
