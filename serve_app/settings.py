@@ -242,7 +242,9 @@ class DeploymentSettings(Group):
         None, description="Follow the backlog instead of keeping `denoiser_replicas`."
     )
     drain_s: float = Field(
-        120, gt=0, description="Seconds that a denoiser told to stop has to finish its tiles."
+        120,
+        gt=0,
+        description="Seconds that a replica told to stop has for its work; then its tiles go to others.",
     )
     cpu_stage_replicas: int = Field(
         1,

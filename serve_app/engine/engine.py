@@ -267,7 +267,9 @@ class Engine:
             caller = self._callers[entry.id]
             if (end := ends.get(entry.id)) is not None:
                 caller.tell(end)
-                self.tiles_done += not isinstance(end, TesseraError)
+                failed = isinstance(end, TesseraError)
+                self.tiles_failed += failed
+                self.tiles_done += not failed
                 self._leave(entry.id)
             elif work.kind is Kind.STEP:
                 caller.tell(StepsDone(entry.steps_done, entry.steps))

@@ -101,6 +101,8 @@ async def test_ten_thousand_tiles_leave_nothing_behind(caplog: pytest.LogCapture
     assert len(asyncio.all_tasks()) == 1
     assert threading.active_count() == threads
     engine.close()
+    assert engine.tiles_failed >= found["TileFailed"]
+    assert engine.tiles_late >= found["DeadlineExceeded"]
     assert found["pixels"] <= engine.tiles_done <= found["pixels"] + found["left"]
 
 
