@@ -129,14 +129,17 @@ class HttpUpscaler:
     async def _upscale_once(
         self, request: UpscaleRequest, on_progress: ProgressCallback | None
     ) -> UpscaleResult:
-        given = request.params.model_dump(mode="json", exclude_none=True)
         with self._translated():
             async with self._http.stream(
                 "POST",
                 "/v1/upscale",
-                files={"image": ("image", request.image, "application/octet-stream")},
-                data={name: str(value) for name, value in given.items()},
-                headers={"Accept": "text/event-stream", "X-Request-Id": request.request_id},
+                files=_files_of(request),
+                data=_fields_of(request),
+                headers={
+                    "Accept": "text/event-stream",
+                    "X-Request-Id": request.request_id,
+                    "X-Tenant-Id": request.tenant,
+                },
             ) as response:
                 if response.is_error:
                     await response.aread()
@@ -182,6 +185,18 @@ def error_of(document: dict[str, Any]) -> errors.TesseraError:
         allowed=allowed,
         retry_after_s=document.get("retry_after_s"),
     )
+
+
+def _files_of(request: UpscaleRequest) -> dict[str, tuple[str, bytes, str]]:
+    pictures = {f"control_image_{name}": data for name, data in request.control_images.items()}
+    pictures["image"] = request.image
+    return {name: (name, data, "application/octet-stream") for name, data in pictures.items()}
+
+
+def _fields_of(request: UpscaleRequest) -> dict[str, str]:
+    given = request.params.model_dump(mode="json", exclude_none=True)
+    given["priority"] = request.priority.value
+    return {n: json.dumps(v) if isinstance(v, list) else str(v) for n, v in given.items()}
 
 
 def _kinds(root: type[errors.TesseraError]) -> dict[str, type[errors.TesseraError]]:

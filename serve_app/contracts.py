@@ -33,6 +33,7 @@ from serve_app.params import (
 __all__ = [
     "DEFAULT_TENANT",
     "MAX_SEED",
+    "TENANT_PATTERN",
     "UPSCALE",
     "Contract",
     "ControlInfo",
@@ -57,6 +58,7 @@ __all__ = [
 
 
 DEFAULT_TENANT = "default"
+TENANT_PATTERN = "^[A-Za-z0-9._-]{1,64}$"
 
 
 class ResolvedControl(Contract):
@@ -203,7 +205,7 @@ class UpscaleRequest(Contract):
     control_images: dict[str, bytes] = Field(default_factory=dict, repr=False)
     params: UpscaleParams = UpscaleParams()
     priority: Priority = Priority.INTERACTIVE
-    tenant: str = Field(DEFAULT_TENANT, min_length=1, max_length=200)
+    tenant: str = Field(DEFAULT_TENANT, pattern=TENANT_PATTERN)
     request_id: str = Field(min_length=1, max_length=200)
     timeout_s: float | None = Field(None, gt=0)
 

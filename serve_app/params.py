@@ -186,7 +186,8 @@ def _first_fault(cls: type[BaseModel], error: ValidationError) -> InvalidParamet
         return InvalidParameter(f"{name}: no such parameter", field=name, allowed=f"one of {known}")
     allowed = allowed_range(cls, name)
     message = fault["msg"].removeprefix("Value error, ")
-    return InvalidParameter(f"{name}: {message}; allowed: {allowed}", field=name, allowed=allowed)
+    place = ".".join(str(part) for part in fault["loc"])
+    return InvalidParameter(f"{place}: {message}; allowed: {allowed}", field=name, allowed=allowed)
 
 
 def allowed_range(cls: type[BaseModel], name: str) -> str:

@@ -1,7 +1,7 @@
-"""Reads an upload from a request's body: multipart, or JSON with the picture in base64.
+"""Reads an upload from a request: multipart, or JSON with the pictures in base64; and whose it is.
 
-The limit on bytes acts while the body arrives, whether or not a Content-Length told its size. It refuses
-to know what the picture is: its bytes are passed on as they came.
+The limits on bytes act while the body arrives, whether or not a Content-Length told its size. It refuses
+to know what the pictures are: their bytes are passed on as they came.
 """
 
 from __future__ import annotations
@@ -9,33 +9,43 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
+from starlette.datastructures import Headers
 from starlette.requests import Request
 
-from serve_app.api.multipart import IMAGE_FIELD, over_limit, read_form
+from serve_app.api.multipart import CONTROL_IMAGE_PREFIX, IMAGE_FIELD, over_limit, read_form
 from serve_app.api.problems import UnsupportedBody
-from serve_app.contracts import UpscaleParams
-from serve_app.errors import InvalidParameter, RequestError
+from serve_app.contracts import DEFAULT_TENANT, TENANT_PATTERN, Priority, UpscaleParams
+from serve_app.errors import InvalidParameter, RequestError, TooLarge
 
 MULTIPART = "multipart/form-data"
 JSON = "application/json"
 BASE64_FIELD = "image_base64"
+CONTROLS_BASE64_FIELD = "control_images_base64"
+PRIORITY_FIELD = "priority"
+TENANT_HEADER = "X-Tenant-Id"
+PICTURES_AT_LIMIT = 2
+"""What all pictures of a request may weigh together, as a multiple of one picture's limit."""
 ALLOWANCE_BYTES = 256 * 2**10
-"""What a body may hold beside the picture: two prompts at their longest, with room for part headers."""
+"""What a body may hold beside its pictures: two prompts at their longest, with room for part headers."""
 
+_BASE64 = "a picture's bytes in base64"
 _TEXTS_THAT_MAY_BE_EMPTY = ("prompt", "negative_prompt")
 
 
 @dataclass(frozen=True)
 class Upload:
-    """One picture as it came, its name on the caller's side (untrusted, may be empty), and its parameters."""
+    """What a body holds; `filename` is the picture's on the caller's side: untrusted, may be empty."""
 
     image: bytes
+    control_images: dict[str, bytes]
     filename: str
     params: UpscaleParams
+    priority: Priority
 
 
 async def read_upload(request: Request, limit_bytes: int) -> Upload:
@@ -43,7 +53,7 @@ async def read_upload(request: Request, limit_bytes: int) -> Upload:
 
     Args:
         request: Its body not yet read.
-        limit_bytes: The most that the picture may weigh.
+        limit_bytes: The most that each picture may weigh; all together `PICTURES_AT_LIMIT` times that.
 
     Raises:
         UnsupportedBody: a content type that is neither multipart nor JSON.
@@ -54,22 +64,9 @@ async def read_upload(request: Request, limit_bytes: int) -> Upload:
     content_type = request.headers.get("Content-Type", "")
     kind = content_type.split(";")[0].strip().lower()
     if kind == MULTIPART:
-        chunks = _bounded(request, limit_bytes, limit_bytes + ALLOWANCE_BYTES)
-        form = await read_form(chunks, content_type, limit_bytes)
-        if form.image is None or not (form.image or form.filename):
-            raise _missing(IMAGE_FIELD, "one file")
-        given = {k: v for k, v in form.texts.items() if v or k in _TEXTS_THAT_MAY_BE_EMPTY}
-        return Upload(form.image, form.filename, UpscaleParams.parse(given))
+        return await _read_multipart(request, content_type, limit_bytes)
     if kind == JSON:
-        most = -(-limit_bytes * 4 // 3) + ALLOWANCE_BYTES
-        body = b"".join([chunk async for chunk in _bounded(request, limit_bytes, most)])
-        fields = _parse_object(body)
-        if fields.get(BASE64_FIELD) is None:
-            raise _missing(BASE64_FIELD, "a picture's bytes in base64")
-        image = _decode(fields.pop(BASE64_FIELD))
-        if len(image) > limit_bytes:
-            raise over_limit(limit_bytes)
-        return Upload(image, "", UpscaleParams.parse(fields))
+        return await _read_json(request, limit_bytes)
     raise UnsupportedBody(
         f"Content-Type: {kind or 'none'} is not read here",
         field="Content-Type",
@@ -77,16 +74,87 @@ async def read_upload(request: Request, limit_bytes: int) -> Upload:
     )
 
 
+async def _read_multipart(request: Request, content_type: str, limit_bytes: int) -> Upload:
+    most = limit_bytes * PICTURES_AT_LIMIT + ALLOWANCE_BYTES
+    form = await read_form(_bounded(request, limit_bytes, most), content_type, limit_bytes)
+    image = form.files.pop(IMAGE_FIELD, None)
+    if image is None or not (image or form.filename):
+        raise _missing(IMAGE_FIELD, "one file")
+    controls = {n.removeprefix(CONTROL_IMAGE_PREFIX): data for n, data in form.files.items()}
+    given = {k: v for k, v in form.texts.items() if v or k in _TEXTS_THAT_MAY_BE_EMPTY}
+    priority = _priority(given.pop(PRIORITY_FIELD, None))
+    return Upload(image, controls, form.filename, UpscaleParams.parse(given), priority)
+
+
+async def _read_json(request: Request, limit_bytes: int) -> Upload:
+    most = -(-limit_bytes * PICTURES_AT_LIMIT * 4 // 3) + ALLOWANCE_BYTES
+    body = b"".join([chunk async for chunk in _bounded(request, limit_bytes, most)])
+    fields = _parse_object(body)
+    if fields.get(BASE64_FIELD) is None:
+        raise _missing(BASE64_FIELD, _BASE64)
+    image = _decode(fields.pop(BASE64_FIELD), BASE64_FIELD, limit_bytes)
+    encoded = fields.pop(CONTROLS_BASE64_FIELD, None) or {}
+    if not isinstance(encoded, dict):
+        raise InvalidParameter(
+            f"{CONTROLS_BASE64_FIELD}: not an object",
+            field=CONTROLS_BASE64_FIELD,
+            allowed="an object of pictures in base64 by their control's name",
+        )
+    controls = {
+        name: _decode(text, f"{CONTROLS_BASE64_FIELD}.{name}", limit_bytes)
+        for name, text in encoded.items()
+    }
+    priority = _priority(fields.pop(PRIORITY_FIELD, None))
+    return Upload(image, controls, "", UpscaleParams.parse(fields), priority)
+
+
+def tenant_of(headers: Headers) -> str:
+    """On whose behalf a request comes; believed as it stands, so whatever is in front must set it.
+
+    Raises:
+        InvalidParameter: a name of other letters, or too long a one.
+    """
+    given = headers.get(TENANT_HEADER, DEFAULT_TENANT)
+    if re.fullmatch(TENANT_PATTERN, given) is None:
+        raise InvalidParameter(
+            f"{TENANT_HEADER}: not a tenant's name", field=TENANT_HEADER, allowed=TENANT_PATTERN
+        )
+    return given
+
+
+def _priority(given: Any) -> Priority:
+    if given is None:
+        return Priority.INTERACTIVE
+    try:
+        return Priority(given)
+    except ValueError:
+        allowed = " or ".join(Priority)
+        raise InvalidParameter(
+            f"{PRIORITY_FIELD}: {given!r}; allowed: {allowed}",
+            field=PRIORITY_FIELD,
+            allowed=allowed,
+        ) from None
+
+
 async def _bounded(request: Request, limit_bytes: int, most_bytes: int) -> AsyncIterator[bytes]:
     declared = request.headers.get("Content-Length", "")
     if declared.isdecimal() and int(declared) > most_bytes:
-        raise over_limit(limit_bytes)
+        raise _over_all(limit_bytes)
     seen = 0
     async for chunk in request.stream():
         seen += len(chunk)
         if seen > most_bytes:
-            raise over_limit(limit_bytes)
+            raise _over_all(limit_bytes)
         yield chunk
+
+
+def _over_all(limit_bytes: int) -> TooLarge:
+    total = limit_bytes * PICTURES_AT_LIMIT
+    return TooLarge(
+        f"{IMAGE_FIELD}: the upload is over {total} bytes",
+        field=IMAGE_FIELD,
+        allowed=f"at most {limit_bytes} bytes a picture, {total} in all",
+    )
 
 
 def _parse_object(body: bytes) -> dict[str, Any]:
@@ -109,24 +177,25 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _decode(text: Any) -> bytes:
+def _decode(text: Any, field: str, limit_bytes: int) -> bytes:
     """Decodes base64, which may be wrapped in lines and may follow a `data:` URL's head."""
     if not isinstance(text, str):
-        raise _not_base64("not a text")
+        raise _not_base64(field, "not a text")
     if text[:5].lower() == "data:":
         head, comma, text = text.partition(",")
         if not comma or not head.lower().endswith(";base64"):
-            raise _not_base64("a data: URL without ;base64,")
+            raise _not_base64(field, "a data: URL without ;base64,")
     try:
-        return base64.b64decode("".join(text.split()), validate=True)
+        found = base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise _not_base64(str(error)) from None
+        raise _not_base64(field, str(error)) from None
+    if len(found) > limit_bytes:
+        raise over_limit(limit_bytes, IMAGE_FIELD if field == BASE64_FIELD else field)
+    return found
 
 
-def _not_base64(reason: str) -> InvalidParameter:
-    return InvalidParameter(
-        f"{BASE64_FIELD}: {reason}", field=BASE64_FIELD, allowed="a picture's bytes in base64"
-    )
+def _not_base64(field: str, reason: str) -> InvalidParameter:
+    return InvalidParameter(f"{field}: {reason}", field=field, allowed=_BASE64)
 
 
 def _missing(field: str, allowed: str) -> InvalidParameter:

@@ -1,7 +1,7 @@
-"""Collects a `multipart/form-data` body as it arrives: one picture and some texts, all in memory.
+"""Collects a `multipart/form-data` body as it arrives: pictures and some texts, all in memory.
 
 Starlette's own form reading spools files to disk, passes over repeated names and knows no limit on a file;
-here each fault names its field and the picture's limit acts while reading. It refuses to know what the
+here each fault names its field and a picture's limit acts while reading. It refuses to know what the
 texts mean.
 """
 
@@ -15,23 +15,25 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from serve_app.errors import InvalidParameter, RequestError, TooLarge
 
 IMAGE_FIELD = "image"
+CONTROL_IMAGE_PREFIX = "control_image_"
+"""The rest of the part's name is the control's."""
 
 
 class Form:
     """The parts of one body, filled by `read_form`.
 
     Attributes:
-        image: The picture's bytes; None until its part was seen.
-        filename: The picture's name on the caller's side, as sent; untrusted.
+        files: The pictures by their part's name.
+        filename: The name of `image` on the caller's side, as sent; untrusted.
         texts: The other parts by name.
     """
 
-    def __init__(self, image_limit_bytes: int) -> None:
-        self.image: bytes | None = None
+    def __init__(self, limit_bytes: int) -> None:
+        self.files: dict[str, bytes] = {}
         self.filename = ""
         self.texts: dict[str, str] = {}
         self.ended = False
-        self._limit_bytes = image_limit_bytes
+        self._limit_bytes = limit_bytes
         self._disposition = b""
         self._header = b""
         self._value = b""
@@ -65,17 +67,19 @@ class Form:
             raise RequestError("A part of the multipart body has no name.", field="body")
         name = options[b"name"].decode("utf-8", "replace")
         is_file = b"filename" in options or b"filename*=" in disposition.lower()
-        if name in self.texts or (name == IMAGE_FIELD and self.image is not None):
+        if name in self.texts or name in self.files:
             raise InvalidParameter(f"{name}: given twice", field=name, allowed="once")
-        if name == IMAGE_FIELD and not is_file:
+        if _is_picture(name) and not is_file:
             raise InvalidParameter(
-                "image: must be sent as a file, with a filename", field=name, allowed="one file"
+                f"{name}: must be sent as a file, with a filename", field=name, allowed="one file"
             )
-        if name != IMAGE_FIELD and is_file:
+        if is_file and not _is_picture(name):
             raise InvalidParameter(
-                f"{name}: a file was sent; only image is a file", field=name, allowed="a text"
+                f"{name}: a file was sent; only image and {CONTROL_IMAGE_PREFIX}NAME are files",
+                field=name,
+                allowed="a text",
             )
-        if is_file:
+        if name == IMAGE_FIELD:
             self.filename = options.get(b"filename", b"").decode("utf-8", "replace")
         self._name = name
         self._data = bytearray()
@@ -84,10 +88,10 @@ class Form:
         """Takes a piece of a part.
 
         Raises:
-            TooLarge: the picture is over its limit.
+            TooLarge: a picture is over its limit.
         """
-        if self._name == IMAGE_FIELD and len(self._data) + end - start > self._limit_bytes:
-            raise over_limit(self._limit_bytes)
+        if _is_picture(self._name) and len(self._data) + end - start > self._limit_bytes:
+            raise over_limit(self._limit_bytes, self._name)
         self._data += data[start:end]
 
     def on_part_end(self) -> None:
@@ -96,8 +100,8 @@ class Form:
         Raises:
             InvalidParameter: a text that is not UTF-8.
         """
-        if self._name == IMAGE_FIELD:
-            self.image = bytes(self._data)
+        if _is_picture(self._name):
+            self.files[self._name] = bytes(self._data)
         else:
             try:
                 self.texts[self._name] = self._data.decode()
@@ -118,12 +122,12 @@ async def read_form(chunks: AsyncIterator[bytes], content_type: str, limit_bytes
     Args:
         chunks: The body as it arrives.
         content_type: The request's Content-Type, with its boundary.
-        limit_bytes: The most that the picture may weigh.
+        limit_bytes: The most that each picture may weigh.
 
     Raises:
         RequestError: the body is malformed or ends too early.
         InvalidParameter: a part is repeated or of the wrong kind.
-        TooLarge: the picture is over `limit_bytes`.
+        TooLarge: a picture is over `limit_bytes`.
     """
     _, options = parse_options_header(content_type)
     boundary = options.get(b"boundary")
@@ -152,10 +156,14 @@ async def read_form(chunks: AsyncIterator[bytes], content_type: str, limit_bytes
     return form
 
 
-def over_limit(limit_bytes: int) -> TooLarge:
-    """The error for a picture or body that weighs too much."""
+def over_limit(limit_bytes: int, field: str = IMAGE_FIELD) -> TooLarge:
+    """The error for a picture that weighs too much."""
     return TooLarge(
-        f"image: the upload is over {limit_bytes} bytes",
-        field=IMAGE_FIELD,
+        f"{field}: the upload is over {limit_bytes} bytes",
+        field=field,
         allowed=f"at most {limit_bytes} bytes",
     )
+
+
+def _is_picture(name: str) -> bool:
+    return name == IMAGE_FIELD or name.startswith(CONTROL_IMAGE_PREFIX)

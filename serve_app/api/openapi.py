@@ -13,16 +13,30 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from serve_app.api.body import BASE64_FIELD, JSON, MULTIPART
+from serve_app.api.body import (
+    BASE64_FIELD,
+    CONTROLS_BASE64_FIELD,
+    JSON,
+    MULTIPART,
+    PICTURES_AT_LIMIT,
+    PRIORITY_FIELD,
+    TENANT_HEADER,
+)
 from serve_app.api.edge import REQUEST_ID_HEADER
-from serve_app.api.multipart import IMAGE_FIELD
+from serve_app.api.multipart import CONTROL_IMAGE_PREFIX, IMAGE_FIELD
 from serve_app.api.negotiation import EVENTS
 from serve_app.api.problems import PROBLEM_MEDIA_TYPE, STATUS
 from serve_app.api.schemas import Problem, UpscaleAnswer
-from serve_app.contracts import Progress, UpscaleParams
+from serve_app.contracts import (
+    TENANT_PATTERN,
+    ControlParams,
+    Priority,
+    Progress,
+    UpscaleParams,
+)
 
 _REF = "#/components/schemas/{model}"
-_SPOKEN: list[type[BaseModel]] = [Problem, Progress, UpscaleAnswer]
+_SPOKEN: list[type[BaseModel]] = [ControlParams, Problem, Progress, UpscaleAnswer]
 _BOUNDS = {
     "ge": "minimum",
     "gt": "exclusiveMinimum",
@@ -36,14 +50,14 @@ _WHOLE = {"schema": {"type": "integer"}}
 
 def parameter_schemas() -> dict[str, Any]:
     """The JSON schema of each upscale parameter; "null" is left out, as a form cannot send it."""
-    schema = UpscaleParams.model_json_schema()
+    schema = UpscaleParams.model_json_schema(ref_template=_REF)
     described = {}
     for name, field in schema["properties"].items():
         kind = next(option for option in field["anyOf"] if option.get("type") != "null")
         if "$ref" in kind:
             kind = schema["$defs"][kind["$ref"].rsplit("/", 1)[1]]
         bounds = {
-            keyword: getattr(rule, attribute)
+            keyword if kind["type"] != "array" else "maxItems": getattr(rule, attribute)
             for rule in UpscaleParams.model_fields[name].metadata
             for attribute, keyword in _BOUNDS.items()
             if hasattr(rule, attribute)
@@ -54,37 +68,80 @@ def parameter_schemas() -> dict[str, Any]:
 
 def upscale_request() -> dict[str, Any]:
     """The extra of `POST /v1/upscale`: its two bodies and the headers that it reads."""
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {MULTIPART: {"schema": _form()}, JSON: {"schema": _json()}},
+        },
+        "parameters": [
+            _header(REQUEST_ID_HEADER, "^[A-Za-z0-9._-]{1,128}$", "Your own id; drawn if absent."),
+            _header(
+                TENANT_HEADER,
+                TENANT_PATTERN,
+                "On whose behalf: tenants share the denoisers alike. Believed as it stands, so have"
+                " an ingress set it.",
+            ),
+        ],
+    }
+
+
+def _form() -> dict[str, Any]:
     picture = {
         "type": "string",
         "format": "binary",
         "contentMediaType": "application/octet-stream",
         "description": "The picture, a PNG, JPEG or WebP file.",
     }
-    encoded = {
+    control = picture | {
+        "description": "The picture that the control of this name reads; as `image`, and all pictures"
+        f" together weigh at most {PICTURES_AT_LIMIT} times what one may. Stretched to the result."
+    }
+    body = _body(IMAGE_FIELD, picture)
+    listed = body["properties"]["controls"]
+    body["properties"]["controls"] = {
+        "type": "string",
+        "contentMediaType": JSON,
+        "contentSchema": {key: listed[key] for key in ("type", "items", "maxItems")},
+        "title": "controls",
+        "description": f"{listed['description']} A form sends the list as JSON text.",
+    }
+    return body | {"patternProperties": {f"^{CONTROL_IMAGE_PREFIX}.+$": control}}
+
+
+def _json() -> dict[str, Any]:
+    picture = {
         "type": "string",
         "contentEncoding": "base64",
         "description": "The picture's bytes in base64; a data: URL is accepted.",
     }
-    request_id = {
-        "name": REQUEST_ID_HEADER,
-        "in": "header",
-        "description": "Your own id of this request, 1 to 128 of A-Z a-z 0-9 . _ -; drawn if absent.",
-        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"},
+    body = _body(BASE64_FIELD, picture)
+    body["properties"][CONTROLS_BASE64_FIELD] = {
+        "type": "object",
+        "additionalProperties": picture,
+        "description": "Pictures that controls read, by the control's name; all pictures together"
+        f" weigh at most {PICTURES_AT_LIMIT} times what one may. Stretched to the result.",
     }
-    bodies = {MULTIPART: _body(IMAGE_FIELD, picture), JSON: _body(BASE64_FIELD, encoded)}
-    return {"requestBody": {"required": True, "content": bodies}, "parameters": [request_id]}
+    return body
 
 
 def _body(name: str, picture: dict[str, Any]) -> dict[str, Any]:
-    fields = {name: picture, **parameter_schemas()}
-    return {
-        "schema": {
-            "type": "object",
-            "required": [name],
-            "properties": fields,
-            "additionalProperties": False,
-        }
+    priority = {
+        "type": "string",
+        "enum": list(Priority),
+        "default": Priority.INTERACTIVE,
+        "description": "`interactive` where somebody waits for it, `batch` where it may take its time.",
     }
+    return {
+        "type": "object",
+        "required": [name],
+        "properties": {name: picture, **parameter_schemas(), PRIORITY_FIELD: priority},
+        "additionalProperties": False,
+    }
+
+
+def _header(name: str, pattern: str, description: str) -> dict[str, Any]:
+    schema = {"type": "string", "pattern": pattern}
+    return {"name": name, "in": "header", "description": description, "schema": schema}
 
 
 def upscale_responses() -> dict[int | str, dict[str, Any]]:

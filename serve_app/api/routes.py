@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from serve_app.api.answers import json_response, picture_response
-from serve_app.api.body import read_upload
+from serve_app.api.body import read_upload, tenant_of
 from serve_app.api.events import EventStream
 from serve_app.api.negotiation import Shape, choose
 from serve_app.api.openapi import upscale_request, upscale_responses
@@ -35,6 +35,8 @@ def upscale_routes(upscaler: Upscaler, settings: Settings, problems: Problems) -
     async def upscale(request: Request) -> Response:
         """Send a picture as a form's file, or in base64 within JSON; get it back enlarged.
 
+        Controls that need a picture of yours take it as the file `control_image_NAME`, or within JSON in
+        `control_images_base64`.
         Absent parameters take the model's defaults. `Accept: application/json` answers with JSON,
         `Accept: text/event-stream` with progress and then the same JSON.
         """
@@ -43,7 +45,14 @@ def upscale_routes(upscaler: Upscaler, settings: Settings, problems: Problems) -
         accept = ",".join(request.headers.getlist("Accept"))
         choice = choose(accept, upload.params.output_format)
         params = upload.params.model_copy(update={"output_format": choice.output_format})
-        asked = UpscaleRequest(image=upload.image, params=params, request_id=request_id)
+        asked = UpscaleRequest(
+            image=upload.image,
+            control_images=upload.control_images,
+            params=params,
+            priority=upload.priority,
+            tenant=tenant_of(request.headers),
+            request_id=request_id,
+        )
         if choice.shape is Shape.EVENTS:
             return EventStream(
                 lambda on_progress: upscaler.upscale(asked, on_progress), problems, request_id

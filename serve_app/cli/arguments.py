@@ -1,7 +1,8 @@
 """The arguments of each command.
 
 The options of an upscale are made from `UpscaleParams`, so a new parameter appears by itself, and their
-values are judged by it alone. This module refuses to know what the commands do.
+values are judged by it alone. Controls and adapters have a shorter spelling of their own (`cli.controls`).
+This module refuses to know what the commands do.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ import argparse
 from typing import Any
 
 from serve_app import __version__
+from serve_app.cli.controls import CONTROL_SYNTAX, LORA_SYNTAX, read_control, read_lora
 from serve_app.cli.exits import UsageError
 from serve_app.cli.models import list_models
 from serve_app.cli.upscale import upscale_all
-from serve_app.contracts import UpscaleParams, allowed_range
+from serve_app.contracts import Priority, UpscaleParams, allowed_range
 from serve_app.errors import InvalidParameter
 
+_SPELLED_SHORT = {"controls": "--control", "lora": "--lora", "lora_scale": "--lora"}
 _EXITS = "exit codes: 0 all done, 1 some failed, 2 usage, 3 server not reachable or not ready, 130 interrupted"
 
 
@@ -74,13 +77,42 @@ def _add_upscale(commands: Any) -> None:
         "parameters", "An absent one takes the model's default."
     )
     for name, field in UpscaleParams.model_fields.items():
+        if name in _SPELLED_SHORT:
+            continue
         parameters.add_argument(
             option_of(name),
             dest=name,
             metavar=name.rsplit("_", 1)[-1].upper(),
             help=f"{field.description} ({allowed_range(UpscaleParams, name)})".replace("%", "%%"),
         )
+    _add_short(parameters)
     upscale.set_defaults(command=upscale_all, params=read_params)
+
+
+def _add_short(parameters: Any) -> None:
+    told = {name: UpscaleParams.model_fields[name].description for name in _SPELLED_SHORT}
+    parameters.add_argument(
+        "--control",
+        dest="controls",
+        action="append",
+        default=[],
+        type=read_control,
+        metavar=CONTROL_SYNTAX,
+        help=f"{told['controls']} FILE is the picture of a control that needs one of yours. Repeat for more.",
+    )
+    parameters.add_argument(
+        "--lora",
+        type=read_lora,
+        default={},
+        metavar=LORA_SYNTAX,
+        help=f"{told['lora']} {told['lora_scale']}",
+    )
+    parameters.add_argument(
+        "--priority",
+        choices=list(Priority),
+        default=Priority.INTERACTIVE,
+        help="batch lets others pass",
+    )
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
@@ -101,11 +133,18 @@ def read_params(arguments: argparse.Namespace) -> UpscaleParams:
     Raises:
         UsageError: naming the option at fault and what is allowed.
     """
-    given = {name: getattr(arguments, name) for name in UpscaleParams.model_fields}
+    given: dict[str, Any] = {
+        name: text
+        for name in UpscaleParams.model_fields
+        if name not in _SPELLED_SHORT and (text := getattr(arguments, name)) is not None
+    }
+    if arguments.controls:
+        given["controls"] = [control.fields for control in arguments.controls]
     try:
-        return UpscaleParams.parse({name: text for name, text in given.items() if text is not None})
+        return UpscaleParams.parse(given | arguments.lora)
     except InvalidParameter as error:
-        raise UsageError(f"{option_of(error.field or '')}: {error.detail}") from None
+        name = error.field or ""
+        raise UsageError(f"{_SPELLED_SHORT.get(name) or option_of(name)}: {error.detail}") from None
 
 
 def _positive(text: str) -> int:

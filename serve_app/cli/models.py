@@ -10,7 +10,7 @@ import json
 
 from serve_app.cli.exits import Exit
 from serve_app.client import HttpUpscaler
-from serve_app.contracts import ModelInfo
+from serve_app.contracts import UPSCALE, ControlInfo, ModelInfo
 from serve_app.models.catalog import DESCRIPTION_FILE, SHIPPED, read_model_info
 from serve_app.settings import Settings
 
@@ -43,9 +43,19 @@ def _shipped() -> list[ModelInfo]:
 
 def _summary(model: ModelInfo) -> str:
     defaults = model.defaults
+    others = {name: control for name, control in model.controls.items() if name != UPSCALE}
     return (
         f"{model.name}: {model.description}\n"
         f"    licence {model.license}; tiles of {model.tile_px} px; "
         f"scale {defaults.scale:g}, {defaults.steps} steps, strength {defaults.strength:g}; "
         f"{'takes' if model.takes_prompt else 'no'} prompts"
+        + "".join(f"\n    control {_told(name, control)}" for name, control in others.items())
+        + (f"\n    adapters {', '.join(model.loras)}" if model.loras else "")
     )
+
+
+def _told(name: str, control: ControlInfo) -> str:
+    picture = (
+        "your picture" if control.picture == "given" else f"made from the source: {control.picture}"
+    )
+    return f"{name}: scale {control.scale:g} from {control.start:g} to {control.end:g}; {picture}"

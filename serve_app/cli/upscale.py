@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from serve_app.cli.controls import read_pictures
 from serve_app.cli.exits import Exit, UsageError
 from serve_app.cli.files import (
     Picture,
@@ -26,7 +27,13 @@ from serve_app.cli.files import (
 from serve_app.cli.progress import ProgressBar
 from serve_app.cli.source import open_upscaler
 from serve_app.client import ServerUnreachable
-from serve_app.contracts import UpscaleParams, Upscaler, UpscaleRequest, UpscaleResult
+from serve_app.contracts import (
+    Priority,
+    UpscaleParams,
+    Upscaler,
+    UpscaleRequest,
+    UpscaleResult,
+)
 from serve_app.errors import TesseraError, UnsupportedImage
 
 
@@ -36,6 +43,8 @@ class _Run:
 
     upscaler: Upscaler
     params: UpscaleParams
+    control_images: dict[str, bytes]
+    priority: Priority
     overwrite: bool
     as_json: bool
     bar: ProgressBar
@@ -51,6 +60,7 @@ async def upscale_all(arguments: argparse.Namespace) -> Exit:
         ConfigurationError: the model cannot be used.
     """
     params: UpscaleParams = arguments.params(arguments)
+    control_images = read_pictures(arguments.controls)
     to_file = is_file_target(arguments.output, arguments.inputs)
     if to_file:
         found_format = format_of(arguments.output, params.output_format)
@@ -68,7 +78,9 @@ async def upscale_all(arguments: argparse.Namespace) -> Exit:
         if not to_file and params.output_format is not None:
             targets = place_in_folder(pictures, Path(arguments.output), params.output_format)
         with ProgressBar(len(pictures), arguments.progress) as bar:
-            run = _Run(upscaler, params, arguments.overwrite, arguments.json, bar)
+            lane = Priority(arguments.priority)
+            flags = (arguments.overwrite, arguments.json)
+            run = _Run(upscaler, params, control_images, lane, *flags, bar)
             places = arguments.concurrency or (2 if arguments.server else 1)
             await _work(run, list(zip(pictures, targets, strict=True)), places)
     if run.failed:
@@ -110,7 +122,13 @@ async def _one(run: _Run, picture: Picture, target: Path, is_source: bool) -> No
         if target.exists() and not run.overwrite:
             raise FileExistsError(f"{target} exists; --overwrite replaces it")
         image = await asyncio.to_thread(picture.source.read_bytes)
-        request = UpscaleRequest(image=image, params=run.params, request_id=uuid.uuid4().hex)
+        request = UpscaleRequest(
+            image=image,
+            control_images=run.control_images,
+            params=run.params,
+            priority=run.priority,
+            request_id=uuid.uuid4().hex,
+        )
         result = await run.upscaler.upscale(
             request, lambda progress: run.bar.report(picture.source, progress)
         )

@@ -1,4 +1,4 @@
-"""The CPU deployment before the denoisers: bytes to tile crops. Loads no torch, unless the model reads depth."""
+"""The CPU deployment before the denoisers: bytes to tile crops. No torch, unless the model reads depth."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Preprocess:
         """Prepares a picture.
 
         Yields:
-            The outline, the decoded source, then for each tile one crop for each control. Each item is an object of
-            its own in Ray's store, owned by the caller, who passes the references on.
+            The outline, the decoded source, then for each tile one crop for each control. Each item is an
+            object of its own in the store of Ray, owned by the caller, who passes the references on.
         """
         yield from prepare(image, control_images, params, model, self._limits, self._depth)

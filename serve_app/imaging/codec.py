@@ -72,12 +72,13 @@ class Picture:
         return int(self.colour.shape[1])
 
 
-def decode(data: bytes, limits: ImageLimits) -> Picture:
+def decode(data: bytes, limits: ImageLimits, field: str = FIELD) -> Picture:
     """Decodes a file; of an animation, the first frame.
 
     Args:
         data: The whole file: PNG, JPEG or WebP by its first bytes.
         limits: What an upload may weigh; judged before anything is allocated.
+        field: Its name in what errors say.
 
     Raises:
         InvalidParameter: no data at all.
@@ -85,26 +86,26 @@ def decode(data: bytes, limits: ImageLimits) -> Picture:
         TooLarge: over a limit, or more than this machine's memory holds.
         BrokenImage: the file does not decode whole.
     """
-    header = inspect(data, limits)
+    header = inspect(data, limits, field)
     try:
         with _OPENERS[header.format](BytesIO(data)) as image:
             stored = (header.width, header.height)
             if image.size != (stored if header.orientation < 5 else stored[::-1]):
-                raise broken("it states two different sizes", header.format)
+                raise broken("it states two different sizes", header.format, field)
             image.load()
             colour, alpha = unpack(image, header)
     except TesseraError:
         raise
     except (MemoryError, Image.DecompressionBombError) as error:
         raise TooLarge(
-            f"{FIELD}: {header.width}x{header.height} px are more than can be decoded here ({error})",
-            field=FIELD,
+            f"{field}: {header.width}x{header.height} px are more than can be decoded here ({error})",
+            field=field,
             allowed=f"at most {limits.source_pixels} pixels",
         ) from None
     except (
         Exception
     ) as error:  # decoders raise whatever they like: OSError, SyntaxError, EOFError, ...
-        raise broken(error, header.format) from None
+        raise broken(error, header.format, field) from None
     return Picture(colour if alpha is None else fill_transparent(colour, alpha), alpha)
 
 

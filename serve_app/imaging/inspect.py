@@ -51,12 +51,13 @@ class Header:
     bit_depth: int
 
 
-def inspect(data: bytes, limits: ImageLimits) -> Header:
+def inspect(data: bytes, limits: ImageLimits, field: str = FIELD) -> Header:
     """Reads and judges a file's header.
 
     Args:
         data: The whole file.
         limits: What an upload may weigh.
+        field: Its name in what errors say.
 
     Raises:
         InvalidParameter: no data at all.
@@ -65,50 +66,50 @@ def inspect(data: bytes, limits: ImageLimits) -> Header:
         BrokenImage: the header ends early or makes no sense.
     """
     if not data:
-        raise InvalidParameter(f"{FIELD}: it is empty", field=FIELD, allowed=ALLOWED_FORMATS)
+        raise InvalidParameter(f"{field}: it is empty", field=field, allowed=ALLOWED_FORMATS)
     if len(data) > limits.upload_bytes:
         raise TooLarge(
-            f"{FIELD}: {len(data)} bytes are more than the limit of {limits.upload_bytes}",
-            field=FIELD,
+            f"{field}: {len(data)} bytes are more than the limit of {limits.upload_bytes}",
+            field=field,
             allowed=f"at most {limits.upload_bytes} bytes",
         )
     found = recognise(data)
     if found is None:
         raise UnsupportedImage(
-            f"{FIELD}: this is {_guess(data)}; allowed: {ALLOWED_FORMATS}",
-            field=FIELD,
+            f"{field}: this is {_guess(data)}; allowed: {ALLOWED_FORMATS}",
+            field=field,
             allowed=ALLOWED_FORMATS,
         )
-    header = _read(found, data)
+    header = _read(found, data, field)
     pixels = header.height * header.width
     if pixels > limits.source_pixels:
         raise TooLarge(
-            f"{FIELD}: {header.width}x{header.height} is {pixels} pixels, more than the limit of"
+            f"{field}: {header.width}x{header.height} is {pixels} pixels, more than the limit of"
             f" {limits.source_pixels}",
-            field=FIELD,
+            field=field,
             allowed=f"at most {limits.source_pixels} pixels",
         )
     return header
 
 
-def broken(reason: object, found: SourceFormat) -> BrokenImage:
+def broken(reason: object, found: SourceFormat, field: str) -> BrokenImage:
     """The error for a file that does not decode; `reason` is the decoder's own words."""
     return BrokenImage(
-        f"{FIELD}: this {found.upper()} file does not decode: {reason}",
-        field=FIELD,
+        f"{field}: this {found.upper()} file does not decode: {reason}",
+        field=field,
         allowed=f"a whole {ALLOWED_FORMATS} file",
     )
 
 
-def _read(found: SourceFormat, data: bytes) -> Header:
+def _read(found: SourceFormat, data: bytes, field: str) -> Header:
     try:
         facts = READERS[found](data)
     except (struct.error, IndexError):
-        raise broken("its header ends too early", found) from None
+        raise broken("its header ends too early", found, field) from None
     except ValueError as error:
-        raise broken(error, found) from None
+        raise broken(error, found, field) from None
     if not facts.height or not facts.width:
-        raise broken(f"it claims to be {facts.width}x{facts.height} px", found)
+        raise broken(f"it claims to be {facts.width}x{facts.height} px", found, field)
     height, width = facts.height, facts.width
     if facts.orientation >= 5:  # 5 to 8 lay the picture on its side
         height, width = width, height

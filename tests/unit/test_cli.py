@@ -249,8 +249,9 @@ class TestParameters:
             main(["upscale", "--help"])
         assert caught.value.code == 0
         told = " ".join(capsys.readouterr().out.split())
+        short = {"controls": "--control", "lora_scale": "--lora"}
         for name, field in UpscaleParams.model_fields.items():
-            assert f"--{name.replace('_', '-')} " in told
+            assert f"{short.get(name, '--' + name.replace('_', '-'))} " in told
             assert str(field.description) in told
         assert "(1 to 100)" in told
         assert "(one of png, jpeg, webp)" in told

@@ -11,7 +11,7 @@ from serve_app import errors
 from serve_app.api import create_api
 from serve_app.api.problems import STATUS
 from serve_app.client import HttpUpscaler, ServerUnreachable
-from serve_app.contracts import Progress, UpscaleParams, UpscaleRequest
+from serve_app.contracts import ControlInfo, Priority, Progress, UpscaleParams, UpscaleRequest
 from serve_app.settings import Settings
 from serve_app.testing import FAKE_MODEL, FakeUpscaler, photo_like, png_bytes
 from tests.unit.api.live import serving
@@ -44,6 +44,27 @@ async def test_a_server_gives_the_same_result_as_the_upscaler_behind_it() -> Non
     assert fake.requests == [asked(**given)]
     assert result == await FakeUpscaler().upscale(asked(**given))
     assert reports == [STEP]
+
+
+async def test_controls_their_pictures_and_the_lane_arrive() -> None:
+    controls = {"canny": ControlInfo(picture="canny"), "pose": ControlInfo(picture="given")}
+    model = FAKE_MODEL.model_copy(
+        update={"controls": FAKE_MODEL.controls | controls, "loras": ("turbo",)}
+    )
+    fake = FakeUpscaler(models=[model])
+    given = asked(
+        controls=({"name": "canny", "scale": 0.5}, {"name": "pose"}), lora="turbo", lora_scale=0.5
+    ).model_copy(
+        update={
+            "control_images": {"pose": b"P"},
+            "priority": Priority.BATCH,
+            "tenant": "team-1",
+        }
+    )
+    async with client_of(fake) as client:
+        result = await client.upscale(given)
+    assert fake.requests == [given]
+    assert [control.name for control in result.params.controls] == ["canny", "pose"]
 
 
 async def test_models_and_readiness() -> None:

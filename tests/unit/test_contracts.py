@@ -9,11 +9,14 @@ from pydantic import ValidationError
 
 from serve_app.contracts import (
     MAX_SEED,
+    ControlInfo,
+    ControlParams,
     Defaults,
     Limits,
     ModelInfo,
     OutputFormat,
     Progress,
+    ResolvedControl,
     ResolvedParams,
     UpscaleParams,
     UpscaleRequest,
@@ -45,12 +48,13 @@ RANGES: list[tuple[str, float, float, float, float, str]] = [
     ("control_scale", 0, 2, -1e-9, 2.001, "0 to 2"),
     ("control_start", 0, 1, -1e-9, 1 + TINY, "0 to 1"),
     ("control_end", 0, 1, -1e-9, 1 + TINY, "0 to 1"),
+    ("lora_scale", 0, 2, -1e-9, 2.001, "0 to 2"),
     ("true_cfg_scale", 1, 20, 1 - TINY, 20.001, "1 to 20"),
     ("seed", 0, MAX_SEED, -1, MAX_SEED + 1, f"0 to {MAX_SEED}"),
     ("quality", 1, 100, 0, 101, "1 to 100"),
 ]
 NUMBERS = [found[0] for found in RANGES]
-TEXTS = {"model": 200, "prompt": 4000, "negative_prompt": 4000}
+TEXTS = {"model": 200, "lora": 200, "prompt": 4000, "negative_prompt": 4000}
 
 
 def refused(raw: dict[str, Any], name: str) -> InvalidParameter:
@@ -62,7 +66,7 @@ def refused(raw: dict[str, Any], name: str) -> InvalidParameter:
 
 
 def test_every_field_is_covered_here() -> None:
-    assert {*NUMBERS, *TEXTS, "output_format"} == set(UpscaleParams.model_fields)
+    assert {*NUMBERS, *TEXTS, "output_format", "controls"} == set(UpscaleParams.model_fields)
 
 
 class TestRanges:
@@ -176,6 +180,9 @@ class TestResolve:
             control_scale=0.6,
             control_start=0,
             control_end=0.5,
+            controls=(),
+            lora="",
+            lora_scale=1,
             prompt="",
             negative_prompt="",
             true_cfg_scale=1,
@@ -249,6 +256,133 @@ class TestResolve:
         assert resolve(again, PROMPTED, 99) == first
 
 
+CONTROLLED = ModelInfo(
+    **BASE,
+    takes_prompt=True,
+    takes_true_cfg=True,
+    controls={
+        "upscale": ControlInfo(picture="source"),
+        "canny": ControlInfo(picture="canny", scale=0.5, end=0.8),
+        "pose": ControlInfo(picture="given"),
+    },
+    loras=("turbo", "hyper"),
+)
+
+
+class TestControls:
+    def test_a_form_sends_the_list_as_json(self) -> None:
+        listed = [{"name": "canny", "scale": 0.5}, {"name": "pose", "start": 0.1, "end": 0.9}]
+        expected = (
+            ControlParams(name="canny", scale=0.5),
+            ControlParams(name="pose", start=0.1, end=0.9),
+        )
+        assert UpscaleParams.parse({"controls": listed}).controls == expected
+        assert UpscaleParams.parse({"controls": json.dumps(listed)}).controls == expected
+
+    @pytest.mark.parametrize(
+        ("wrong", "place"),
+        [
+            ("canny", "controls"),
+            ("[" * 5000, "controls"),
+            ({"name": "canny"}, "controls"),
+            (["canny"], "controls.0"),
+            ([{}], "controls.0.name"),
+            ([{"name": ""}], "controls.0.name"),
+            ([{"name": "a"}, {"name": "b", "scale": 2.1}], "controls.1.scale"),
+            ([{"name": "a", "scale": True}], "controls.0.scale"),
+            ([{"name": "a", "end": -0.1}], "controls.0.end"),
+            ([{"name": "a", "strength": 1}], "controls.0.strength"),
+            ([{"name": "a"}] * 9, "controls"),
+        ],
+        ids=str,
+    )
+    def test_what_is_no_list_of_them_is_told_where(self, wrong: Any, place: str) -> None:
+        with pytest.raises(InvalidParameter) as caught:
+            UpscaleParams.parse({"controls": wrong})
+        assert (caught.value.field, caught.value.allowed) == (
+            "controls",
+            "a list of at most 8 objects",
+        )
+        assert caught.value.detail.startswith(f"{place}: ")
+
+    def test_gaps_take_the_models_own_and_upscale_comes_first(self) -> None:
+        asked = UpscaleParams(controls=[{"name": "pose"}, {"name": "canny", "start": 0.25}])
+        found = resolve(asked, CONTROLLED, 0)
+        pose = ResolvedControl(name="pose", scale=0.6, start=0, end=1)
+        canny = ResolvedControl(name="canny", scale=0.5, start=0.25, end=0.8)
+        assert found.controls == (pose, canny)
+        main = ResolvedControl(name="upscale", scale=0.6, start=0, end=1)
+        assert found.all_controls == (main, pose, canny)
+        again = UpscaleParams.parse(json.loads(found.model_dump_json()))
+        assert resolve(again, CONTROLLED, 9) == found
+
+    def test_upscale_takes_the_parameters_of_its_own(self) -> None:
+        asked = UpscaleParams(control_scale=0.9, control_start=0.1, control_end=0.7)
+        (main,) = resolve(asked, CONTROLLED, 0).all_controls
+        assert main == ResolvedControl(name="upscale", scale=0.9, start=0.1, end=0.7)
+
+    @pytest.mark.parametrize(
+        ("names", "model", "allowed"),
+        [
+            (["depth"], CONTROLLED, "each once: canny, pose"),
+            (["upscale"], CONTROLLED, "each once: canny, pose"),
+            (["pose", "pose"], CONTROLLED, "each once: canny, pose"),
+            (["canny"], MODEL, "absent or empty"),
+        ],
+    )
+    def test_what_the_model_does_not_offer(
+        self, names: list[str], model: ModelInfo, allowed: str
+    ) -> None:
+        asked = UpscaleParams(controls=[{"name": name} for name in names])
+        with pytest.raises(InvalidParameter) as caught:
+            resolve(asked, model, 0)
+        assert (caught.value.field, caught.value.allowed) == ("controls", allowed)
+        assert resolve(UpscaleParams(controls=[]), model, 0).controls == ()
+
+    def test_a_window_against_the_models_own(self) -> None:
+        with pytest.raises(InvalidParameter) as caught:
+            resolve(UpscaleParams(controls=[{"name": "canny", "start": 0.8}]), CONTROLLED, 0)
+        assert (caught.value.field, caught.value.allowed) == ("controls", "below 0.8")
+
+    @pytest.mark.parametrize("controls", [{}, {"upscale": {"picture": "canny"}}])
+    def test_every_model_has_upscale(self, controls: Any) -> None:
+        with pytest.raises(ValidationError, match="upscale"):
+            ModelInfo(**BASE, controls=controls)
+
+
+class TestAdapters:
+    def test_one_is_asked_for_by_name(self) -> None:
+        found = resolve(UpscaleParams(lora="hyper", lora_scale=0.5), CONTROLLED, 0)
+        assert (found.lora, found.lora_scale) == ("hyper", 0.5)
+        assert resolve(UpscaleParams(lora=""), MODEL, 0).lora == ""
+
+    @pytest.mark.parametrize(
+        ("model", "allowed"), [(CONTROLLED, "turbo, hyper"), (MODEL, "absent or empty")]
+    )
+    def test_what_is_not_offered(self, model: ModelInfo, allowed: str) -> None:
+        with pytest.raises(InvalidParameter) as caught:
+            resolve(UpscaleParams(lora="lightning"), model, 0)
+        assert (caught.value.field, caught.value.allowed) == ("lora", allowed)
+
+
+@pytest.mark.parametrize(
+    ("given", "texts"),
+    [
+        ({}, ()),
+        ({"prompt": "cat"}, ("cat",)),
+        ({"prompt": "cat", "negative_prompt": "fog"}, ("cat",)),
+        ({"prompt": "cat", "negative_prompt": "fog", "true_cfg_scale": 2}, ("cat", "fog")),
+        ({"prompt": "cat", "negative_prompt": "cat", "true_cfg_scale": 2}, ("cat",)),
+        ({"negative_prompt": "fog", "true_cfg_scale": 2}, ("fog",)),
+    ],
+    ids=str,
+)
+def test_only_texts_that_act_are_encoded_and_once(
+    given: dict[str, Any], texts: tuple[str, ...]
+) -> None:
+    assert resolve(UpscaleParams(**given), PROMPTED, 0).texts == texts
+
+
 class TestModelInfo:
     def test_reads_its_own_writing(self, tmp_path: Path) -> None:
         info = ModelInfo(**BASE, limits=Limits(steps=(1, 16)), components={"vae": "a/b@main"})
@@ -280,10 +414,21 @@ class TestModelInfo:
 
 class TestRequest:
     def test_a_picture_is_not_printed(self) -> None:
-        assert "secret" not in repr(UpscaleRequest(image=b"secret", request_id="r"))
+        pictures: dict[str, Any] = {"image": b"secret", "control_images": {"pose": b"secret"}}
+        assert "secret" not in repr(UpscaleRequest(**pictures, request_id="r"))
 
     @pytest.mark.parametrize(
-        "wrong", [{"request_id": ""}, {"request_id": "x" * 201}, {"timeout_s": 0}]
+        "wrong",
+        [
+            {"request_id": ""},
+            {"request_id": "x" * 201},
+            {"timeout_s": 0},
+            {"priority": "urgent"},
+            {"tenant": ""},
+            {"tenant": "a b"},
+            {"tenant": "x" * 65},
+            {"control_images": {"pose": 7}},
+        ],
     )
     def test_what_cannot_be(self, wrong: dict[str, Any]) -> None:
         with pytest.raises(ValidationError):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import pickle
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -12,16 +13,32 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from serve_app.contracts import ModelInfo, OutputFormat, ResolvedParams, UpscaleParams, resolve
-from serve_app.errors import BrokenImage, InvalidParameter, TooLarge, UnsupportedImage
+from serve_app.contracts import (
+    ControlInfo,
+    ModelInfo,
+    OutputFormat,
+    ResolvedParams,
+    UpscaleParams,
+    resolve,
+)
+from serve_app.controls.canny import canny
+from serve_app.controls.pictures import DepthEstimator
+from serve_app.errors import (
+    BrokenImage,
+    ConfigurationError,
+    InvalidParameter,
+    RequestError,
+    TooLarge,
+    UnsupportedImage,
+)
 from serve_app.imaging.codec import encode
 from serve_app.resample import resize
 from serve_app.settings import ImageLimits
-from serve_app.stages import Source, cut, finish, open_source, outline
+from serve_app.stages import Outline, Source, cut, finish, open_source, outline, prepare
 from serve_app.testing import photo_like, png_bytes
 from serve_app.tiling.blend import blend
 from serve_app.tiling.geometry import Size
-from serve_app.tiling.grid import make_plan
+from serve_app.tiling.grid import Plan, make_plan
 from serve_app.tiling.levels import Levels, from_levels, to_levels
 
 LIMITS = ImageLimits()
@@ -47,13 +64,23 @@ def decoded(data: bytes) -> np.ndarray[Any, Any]:
     return np.asarray(Image.open(io.BytesIO(data)))
 
 
+def prepared(
+    image: bytes,
+    asked: ResolvedParams,
+    control_images: Mapping[str, bytes] | None = None,
+    model: ModelInfo = MODEL,
+    depth: DepthEstimator | None = None,
+    limits: ImageLimits = LIMITS,
+) -> tuple[Plan, Source, list[Levels]]:
+    found, source, *crops = prepare(image, control_images or {}, asked, model, limits, depth)
+    return cast(Outline, found).plan, cast(Source, source), cast(list[Levels], crops)
+
+
 def through(
     image: bytes, asked: ResolvedParams, rounds: int = 0
 ) -> tuple[Source, list[Levels], bytes]:
     """All stages, with tiles that come back unchanged."""
-    plan = outline(image, asked, MODEL, LIMITS).plan
-    source = open_source(image, LIMITS)
-    tiles = list(cut(source, plan))
+    plan, source, tiles = prepared(image, asked)
     return source, tiles, finish(plan, asked, rounds, source, tiles)
 
 
@@ -67,10 +94,7 @@ def test_any_picture_comes_back_as_its_plain_resize_bit_for_bit(
 ):
     image = png_bytes(random_picture(seed, height, width, 3))
     asked = params(scale=scale)
-    plan = outline(image, asked, MODEL, LIMITS).plan
-    source = open_source(image, LIMITS)
-    tiles = list(cut(source, plan))
-
+    plan, source, tiles = prepared(image, asked)
     plain = resize(from_levels(source.colour), plan.result.height, plan.result.width)
     assert np.array_equal(to_levels(blend(tiles, plan)), to_levels(plain))
     expected = encode(from_levels(to_levels(plain)), None, OutputFormat.PNG, 92)
@@ -94,9 +118,8 @@ def test_a_photograph_tied_to_its_source_stays_what_it_is():
 
 def test_what_a_tile_drifts_is_taken_back():
     image = png_bytes(photo_like(24, 24))
-    plan = outline(image, params(scale=4), MODEL, LIMITS).plan
-    source = open_source(image, LIMITS)
-    drifted = [to_levels(from_levels(tile) * 0.8 + 0.1) for tile in cut(source, plan)]
+    plan, source, tiles = prepared(image, params(scale=4))
+    drifted = [to_levels(from_levels(tile) * 0.8 + 0.1) for tile in tiles]
 
     def distance(rounds: int) -> float:
         result = decoded(finish(plan, params(scale=4), rounds, source, drifted))
@@ -157,8 +180,7 @@ def test_a_format_without_alpha_is_laid_on_white():
 @pytest.mark.parametrize("size", [(1, 1), (3, 200), (40, 41)])
 def test_crops_are_whole_tiles_ready_to_travel(size: tuple[int, int]):
     image = png_bytes(random_picture(0, *size, 3))
-    plan = outline(image, params(scale=1.5), MODEL, LIMITS).plan
-    tiles = list(cut(open_source(image, LIMITS), plan))
+    plan, _, tiles = prepared(image, params(scale=1.5))
     assert len(tiles) == plan.count
     for tile in tiles:
         assert (tile.shape, tile.dtype) == ((32, 32, 3), np.uint16)
@@ -172,6 +194,136 @@ def test_a_small_picture_is_padded_not_stretched():
     assert np.array_equal(tile[:5, :7], picture.astype(np.uint16) * 257)
     assert np.array_equal(tile[:9], np.concatenate([tile[:5], tile[3::-1]]))
     assert decoded(result).shape == (5, 7, 3)
+
+
+# Controls
+
+
+CONTROLLED = MODEL.model_copy(
+    update={
+        "controls": {
+            "upscale": ControlInfo(picture="source"),
+            "canny": ControlInfo(picture="canny"),
+            "depth": ControlInfo(picture="depth"),
+            "pose": ControlInfo(picture="given"),
+        }
+    }
+)
+PICTURE = photo_like(20, 30)
+
+
+def controlled(*names: str) -> ResolvedParams:
+    controls = [{"name": name} for name in names]
+    return resolve(UpscaleParams(scale=2.5, controls=controls), CONTROLLED, drawn_seed=0)
+
+
+def halves(height: int, width: int, channels: int = 3) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Black above, white below."""
+    picture = np.zeros((height, width, channels), np.uint8)
+    picture[height // 2 :] = 255
+    return picture
+
+
+def test_a_tile_comes_with_a_crop_of_each_control_in_order():
+    names = ("pose", "canny")
+    plan, source, crops = prepared(
+        png_bytes(PICTURE), controlled(*names), {"pose": png_bytes(halves(50, 75))}, CONTROLLED
+    )
+    _, _, plain = prepared(png_bytes(PICTURE), controlled(), model=CONTROLLED)
+    assert plan.count > 1
+    assert len(crops) == 3 * plan.count
+    assert all((crop.shape, crop.dtype) == ((32, 32, 3), np.uint16) for crop in crops)
+    for crop, expected in zip(crops[::3], plain, strict=True):
+        assert np.array_equal(crop, expected)
+    given = to_levels(halves(50, 75).astype(np.float32) / 255)
+    pose = list(cut([given], plan))
+    for crop, expected in zip(crops[1::3], pose, strict=True):
+        assert np.array_equal(crop, expected)
+    enlarged = to_levels(resize(from_levels(source.colour), 50, 75))
+    for crop, expected in zip(crops[2::3], cut([canny(enlarged, 2.5)], plan), strict=True):
+        assert np.array_equal(crop, expected)
+
+
+def test_neighbours_see_the_same_edges_where_they_overlap():
+    plan, _, crops = prepared(png_bytes(PICTURE), controlled("canny"), model=CONTROLLED)
+    edges = [crop.astype(np.float32) for crop in crops[1::2]]
+    seen: dict[tuple[int, int], float] = {}
+    for tile, crop in zip(plan.tiles, edges, strict=True):
+        for y, x in np.ndindex(crop.shape[:2]):
+            place = tile.top + y, tile.left + x
+            assert seen.setdefault(place, crop[y, x, 0]) == crop[y, x, 0]
+    assert 0 < sum(value > 0 for value in seen.values()) < len(seen) / 2
+
+
+def test_depth_is_estimated_from_the_source_and_stretched():
+    asked: list[Levels] = []
+
+    def depth(colour: Levels) -> Levels:
+        asked.append(colour)
+        return np.full((4, 5, 1), 257, np.uint16)
+
+    _, source, crops = prepared(
+        png_bytes(PICTURE), controlled("depth"), model=CONTROLLED, depth=depth
+    )
+    assert len(asked) == 1
+    assert np.array_equal(asked[0], source.colour)
+    assert all((crop == 257).all() for crop in crops[1::2])
+
+
+def test_a_model_without_an_estimator_says_so():
+    with pytest.raises(ConfigurationError):
+        prepared(png_bytes(PICTURE), controlled("depth"), model=CONTROLLED)
+
+
+def test_a_given_picture_is_stretched_and_laid_on_black():
+    figure = np.zeros((10, 40, 4), np.uint8)
+    figure[5:] = (255, 255, 255, 255)  # white on nothing
+    plan, _, crops = prepared(
+        png_bytes(PICTURE), controlled("pose"), {"pose": png_bytes(figure)}, CONTROLLED
+    )
+    first, last = crops[1], crops[-1]
+    assert plan.result == Size(50, 75)
+    assert (first[:20] == 0).all()
+    assert (last[-18:] == 65535).all()
+
+
+@pytest.mark.parametrize(
+    ("asked", "given", "field", "allowed"),
+    [
+        (("pose",), {}, "control_images.pose", "pictures for: pose"),
+        ((), {"pose": b""}, "control_images.pose", "absent"),
+        (("canny",), {"canny": b""}, "control_images.canny", "absent"),
+        ((), {"upscale": b""}, "control_images.upscale", "absent"),
+        (("pose",), {"pose": b""}, "control_images.pose", "PNG, JPEG or WebP"),
+        (("pose",), {"nobody": b""}, "control_images.pose", "pictures for: pose"),
+    ],
+    ids=["missing", "unasked", "made here", "main", "empty", "wrong name"],
+)
+def test_pictures_that_do_not_fit_what_was_asked_are_refused_before_decoding(
+    asked: tuple[str, ...], given: dict[str, bytes], field: str, allowed: str
+):
+    stage = prepare(png_bytes(PICTURE), given, controlled(*asked), CONTROLLED, LIMITS, None)
+    with pytest.raises(InvalidParameter) as caught:
+        next(stage)
+    assert (caught.value.field, caught.value.allowed) == (field, allowed)
+
+
+@pytest.mark.parametrize(
+    ("data", "error"), [(b"GIF89a!", UnsupportedImage), (png_bytes(halves(9, 9))[:60], BrokenImage)]
+)
+def test_a_given_picture_that_cannot_be_read_is_named(data: bytes, error: type[RequestError]):
+    with pytest.raises(error) as caught:
+        prepared(png_bytes(PICTURE), controlled("pose"), {"pose": data}, CONTROLLED)
+    assert caught.value.field == "control_images.pose"
+    assert caught.value.detail.startswith("control_images.pose: ")
+
+
+def test_a_given_picture_has_the_limits_of_a_source():
+    limits = ImageLimits(source_pixels=PICTURE.shape[0] * PICTURE.shape[1])
+    large = {"pose": png_bytes(halves(21, 30))}
+    with pytest.raises(TooLarge) as caught:
+        prepared(png_bytes(PICTURE), controlled("pose"), large, CONTROLLED, limits=limits)
+    assert caught.value.field == "control_images.pose"
 
 
 # Outlines and limits

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from serve_app.api.body import ALLOWANCE_BYTES
-from serve_app.contracts import OutputFormat, UpscaleParams
+from serve_app.contracts import OutputFormat, Priority, UpscaleParams
 from serve_app.settings import Settings
 from serve_app.testing import FakeUpscaler
 from tests.unit.api.conftest import PNG, problem
@@ -16,7 +16,7 @@ from tests.unit.api.conftest import PNG, problem
 URL = "/v1/upscale"
 FILE = {"image": ("photo.png", PNG)}
 ENCODED = base64.b64encode(PNG).decode()
-EVERY = {
+EVERY: dict[str, object] = {
     "model": "fake",
     "scale": 2.5,
     "steps": 3,
@@ -25,6 +25,9 @@ EVERY = {
     "control_scale": 0.25,
     "control_start": 0.125,
     "control_end": 0.75,
+    "controls": [{"name": "canny", "scale": 0.5}, {"name": "pose"}],
+    "lora": "turbo",
+    "lora_scale": 0.875,
     "prompt": "a cat, ünïcode",
     "negative_prompt": "blur",
     "true_cfg_scale": 1.5,
@@ -49,6 +52,7 @@ async def test_a_form_carries_every_parameter(
     http: httpx.AsyncClient, upscaler: FakeUpscaler
 ) -> None:
     fields = {name: str(value) for name, value in EVERY.items()}
+    fields["controls"] = json.dumps(EVERY["controls"])
     await http.post(URL, files=FILE, data=fields)
     assert upscaler.requests[0].image == PNG
     assert upscaler.requests[0].params == UpscaleParams.model_validate(EVERY)
@@ -138,6 +142,8 @@ async def test_null_is_absent(http: httpx.AsyncClient, upscaler: FakeUpscaler) -
         ("output_format", "gif", "one of png, jpeg, webp"),
         ("seed", "-1", "0 to 9223372036854775807"),
         ("quality", "x", "1 to 100"),
+        ("controls", "canny", "a list of at most 8 objects"),
+        ("priority", "urgent", "interactive or batch"),
     ],
 )
 async def test_a_value_out_of_range_names_field_and_range(
@@ -265,6 +271,112 @@ async def test_other_content_types(http: httpx.AsyncClient, kind: str) -> None:
     assert document["allowed"] == "multipart/form-data or application/json"
 
 
+class TestControlImages:
+    """Each control that reads the caller's picture finds it by its name."""
+
+    async def test_both_bodies_carry_them(
+        self, http: httpx.AsyncClient, upscaler: FakeUpscaler
+    ) -> None:
+        parts = {"control_image_pose": ("p.png", b"P"), "control_image_my-edges.2": ("e", b"E")}
+        await http.post(URL, files=FILE | parts)
+        encoded = {"pose": "UA==", "my-edges.2": "data:image/png;base64,RQ=="}
+        await http.post(URL, json={"image_base64": ENCODED, "control_images_base64": encoded})
+        for request in upscaler.requests:
+            assert request.image == PNG
+            assert request.control_images == {"pose": b"P", "my-edges.2": b"E"}
+        assert len(upscaler.requests) == 2
+
+    async def test_absent_is_none(self, http: httpx.AsyncClient, upscaler: FakeUpscaler) -> None:
+        await http.post(URL, files=FILE)
+        await http.post(URL, json={"image_base64": ENCODED, "control_images_base64": None})
+        assert [request.control_images for request in upscaler.requests] == [{}, {}]
+
+    async def test_a_part_must_be_a_file_and_come_once(self, http: httpx.AsyncClient) -> None:
+        name = "control_image_pose"
+        text = await http.post(URL, files=FILE, data={name: "x"})
+        problem(text, 422, "invalid-parameter", name)
+        twice = await http.post(URL, files=[*FILE.items(), (name, ("a", b"")), (name, ("b", b""))])
+        problem(twice, 422, "invalid-parameter", name)
+
+    @pytest.mark.parametrize(
+        ("given", "field"),
+        [
+            (["UA=="], "control_images_base64"),
+            ("UA==", "control_images_base64"),
+            ({"pose": "%"}, "control_images_base64.pose"),
+            ({"pose": None}, "control_images_base64.pose"),
+        ],
+    )
+    async def test_json_that_holds_no_pictures(
+        self, http: httpx.AsyncClient, given: object, field: str
+    ) -> None:
+        response = await http.post(
+            URL, json={"image_base64": ENCODED, "control_images_base64": given}
+        )
+        assert "base64" in problem(response, 422, "invalid-parameter", field)["allowed"]
+
+    async def test_each_has_a_pictures_limit(self, http: httpx.AsyncClient) -> None:
+        over = b"\0" * 50_001
+        form = await http.post(URL, files=FILE | {"control_image_pose": ("p.png", over)})
+        problem(form, 413, "too-large", "control_image_pose")
+        encoded = {"pose": base64.b64encode(over).decode()}
+        body = await http.post(
+            URL, json={"image_base64": ENCODED, "control_images_base64": encoded}
+        )
+        problem(body, 413, "too-large", "control_images_base64.pose")
+
+    async def test_together_they_weigh_at_most_two_pictures(self, http: httpx.AsyncClient) -> None:
+        heavy = b"\0" * 50_000
+        names = [f"control_image_{n}" for n in range(8)]
+        form = await http.post(URL, files=FILE | dict.fromkeys(names, ("p.png", heavy)))
+        told = problem(form, 413, "too-large", "image")
+        assert told["allowed"] == "at most 50000 bytes a picture, 100000 in all"
+        encoded = {name: base64.b64encode(heavy).decode() for name in names}
+        body = await http.post(
+            URL, json={"image_base64": ENCODED, "control_images_base64": encoded}
+        )
+        problem(body, 413, "too-large", "image")
+
+
+async def test_a_fault_inside_the_controls_says_where(http: httpx.AsyncClient) -> None:
+    controls = [{"name": "canny"}, {"name": "pose", "scale": 9}]
+    response = await http.post(URL, json={"image_base64": ENCODED, "controls": controls})
+    document = problem(response, 422, "invalid-parameter", "controls")
+    assert document["detail"].startswith("controls.1.scale: ")
+
+
+class TestLanes:
+    @pytest.mark.parametrize("given", ["interactive", "batch"])
+    async def test_priority_comes_in_both_bodies(
+        self, http: httpx.AsyncClient, upscaler: FakeUpscaler, given: str
+    ) -> None:
+        await http.post(URL, files=FILE, data={"priority": given})
+        await http.post(URL, json={"image_base64": ENCODED, "priority": given})
+        assert [request.priority for request in upscaler.requests] == [given, given]
+
+    async def test_who_says_nothing_waits_and_is_everybody(
+        self, http: httpx.AsyncClient, upscaler: FakeUpscaler
+    ) -> None:
+        await http.post(URL, files=FILE, data={"priority": ""})
+        await http.post(URL, json={"image_base64": ENCODED, "priority": None})
+        lanes = {(request.priority, request.tenant) for request in upscaler.requests}
+        assert lanes == {(Priority.INTERACTIVE, "default")}
+
+    async def test_the_tenant_is_a_header(
+        self, http: httpx.AsyncClient, upscaler: FakeUpscaler
+    ) -> None:
+        await http.post(URL, files=FILE, headers={"X-Tenant-Id": "team.a-1_B"})
+        assert upscaler.requests[0].tenant == "team.a-1_B"
+
+    @pytest.mark.parametrize("given", ["", "a b", "x" * 65, "ä".encode(), "a/b"])
+    async def test_a_tenants_name_is_harmless(
+        self, http: httpx.AsyncClient, upscaler: FakeUpscaler, given: str | bytes
+    ) -> None:
+        response = await http.post(URL, files=FILE, headers={"X-Tenant-Id": given})  # type: ignore[dict-item]
+        problem(response, 422, "invalid-parameter", "X-Tenant-Id")
+        assert upscaler.requests == []
+
+
 class TestLimit:
     """`settings.images.upload_bytes` is 50,000 in these tests."""
 
@@ -312,12 +424,12 @@ class TestLimit:
 
         response = await http.post(URL, content=endless(), headers={"Content-Type": kind})
         problem(response, 413, "too-large", "image")
-        assert taken < 400_000
+        assert taken < 500_000
 
     async def test_texts_have_an_allowance(self, http: httpx.AsyncClient) -> None:
         longest = await http.post(URL, files=FILE, data={"prompt": "ü" * 4000})
         problem(longest, 422, "invalid-parameter", "prompt")  # read whole; the model takes none
-        flood = await http.post(URL, files=FILE, data={"prompt": "x" * (ALLOWANCE_BYTES + 50_000)})
+        flood = await http.post(URL, files=FILE, data={"prompt": "x" * (ALLOWANCE_BYTES + 100_000)})
         problem(flood, 413, "too-large", "image")
 
 

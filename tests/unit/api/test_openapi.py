@@ -1,5 +1,6 @@
 """The document that /docs is made from."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -50,7 +51,8 @@ def test_every_parameter_is_in_both_bodies(document: Any) -> None:
     bodies = operation(document)["requestBody"]["content"]
     for kind, picture in (("multipart/form-data", "image"), ("application/json", "image_base64")):
         schema = bodies[kind]["schema"]
-        assert list(schema["properties"]) == [picture, *UpscaleParams.model_fields]
+        expected = {picture, "priority", *UpscaleParams.model_fields}
+        assert set(schema["properties"]) - {"control_images_base64"} == expected
         assert schema["required"] == [picture]
         assert all(field["description"] for field in schema["properties"].values())
     form = bodies["multipart/form-data"]["schema"]["properties"]
@@ -64,8 +66,36 @@ def test_every_parameter_is_in_both_bodies(document: Any) -> None:
     assert form["output_format"]["enum"] == ["png", "jpeg", "webp"]
     assert (form["prompt"]["type"], form["prompt"]["maxLength"]) == ("string", 4000)
     numbers = [field for field in form.values() if field["type"] in ("integer", "number")]
-    assert len(numbers) == 12
+    assert len(numbers) == 13
     assert all("maximum" in field for field in numbers)
+
+
+def test_bodies_with_controls_fit_their_schemas(document: Any) -> None:
+    bodies = operation(document)["requestBody"]["content"]
+    components = {"components": document["components"]}
+    controls = [{"name": "canny", "scale": 0.5}]
+    sent = {
+        "image_base64": "aGk=",
+        "controls": controls,
+        "control_images_base64": {"pose": "aGk="},
+        "priority": "batch",
+    }
+    spoken = Draft202012Validator(bodies["application/json"]["schema"] | components)
+    assert spoken.is_valid(sent)
+    assert not spoken.is_valid(sent | {"controls": controls * 9})
+    assert not spoken.is_valid(sent | {"controls": [{"scale": 0.5}]})
+    assert not spoken.is_valid(sent | {"control_image_pose": "aGk="})
+    form = bodies["multipart/form-data"]["schema"]
+    filled = {"image": "", "controls": json.dumps(controls), "control_image_pose": ""}
+    assert Draft202012Validator(form | components).is_valid(filled)
+    assert not Draft202012Validator(form | components).is_valid(filled | {"pose": ""})
+    inner = Draft202012Validator(form["properties"]["controls"]["contentSchema"] | components)
+    assert inner.is_valid(controls)
+
+
+def test_the_headers_that_are_read_are_listed(document: Any) -> None:
+    names = {header["name"] for header in operation(document)["parameters"]}
+    assert names == {"X-Request-Id", "X-Tenant-Id"}
 
 
 def test_every_answer_is_described(document: Any) -> None:
