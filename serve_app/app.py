@@ -19,15 +19,19 @@ from typing import Any
 import ray
 import yaml
 from ray import serve
-from ray.serve import Application
+from ray.serve import Application, Deployment
+from ray.serve.config import RequestRouterConfig
 
 from serve_app.contracts import ModelInfo
 from serve_app.deployments.denoiser import Denoiser
 from serve_app.deployments.gateway import Gateway
 from serve_app.deployments.postprocess import Postprocess
 from serve_app.deployments.preprocess import Preprocess
+from serve_app.deployments.prompts import PromptEncoder
+from serve_app.deployments.routing import FewestFirstRouter
 from serve_app.errors import ConfigurationError
 from serve_app.models.catalog import find_model, read_model_info
+from serve_app.models.loras import with_loras
 from serve_app.settings import Settings
 
 APP_NAME = "tessera"
@@ -45,9 +49,10 @@ def build_app(args: Settings) -> Application:
         args: The application's settings; Ray Serve parses them from the `args` of a config file.
 
     Raises:
-        ConfigurationError: if the model cannot be found.
+        ConfigurationError: if the model or its folder of adapters cannot be found.
     """
-    return compose(args, read_model_info(find_model(args.model.source)), Denoiser)
+    model = read_model_info(find_model(args.model.source, args.model.cache_dir))
+    return compose(args, with_loras(model, args.model.loras), Denoiser)
 
 
 def compose(args: Settings, model: ModelInfo, denoiser_class: type[Denoiser]) -> Application:
@@ -57,22 +62,44 @@ def compose(args: Settings, model: ModelInfo, denoiser_class: type[Denoiser]) ->
         Preprocess,
         num_replicas=size.cpu_stage_replicas,
         max_ongoing_requests=_CPU_STAGE_ONGOING,
+        graceful_shutdown_timeout_s=size.drain_s,
         ray_actor_options={"num_cpus": size.preprocess_cpus},
     )
     postprocess = serve.deployment(
         Postprocess,
         num_replicas=size.cpu_stage_replicas,
         max_ongoing_requests=_CPU_STAGE_ONGOING,
+        graceful_shutdown_timeout_s=size.drain_s,
         ray_actor_options={"num_cpus": size.postprocess_cpus},
     )
     denoiser = serve.deployment(denoiser_class, name="Denoiser", **denoiser_options(args))
     gateway = serve.deployment(
         Gateway,
         max_ongoing_requests=_GATEWAY_ONGOING,
+        graceful_shutdown_timeout_s=args.requests.timeout_s,  # as long as a request may take
         ray_actor_options={"num_cpus": size.gateway_cpus},
     )
     return gateway.bind(
-        args, model, preprocess.bind(args.images), None, denoiser.bind(args), postprocess.bind()
+        args,
+        model,
+        preprocess.bind(args),
+        _prompts(args).bind(args) if model.takes_prompt else None,
+        denoiser.bind(args),
+        postprocess.bind(),
+    )
+
+
+def _prompts(args: Settings) -> Deployment:
+    chosen = args.prompts
+    return serve.deployment(
+        PromptEncoder,
+        max_ongoing_requests=_CPU_STAGE_ONGOING,
+        autoscaling_config={
+            "min_replicas": chosen.min_replicas,
+            "max_replicas": chosen.max_replicas,
+            "target_ongoing_requests": _CPU_STAGE_ONGOING / 2,
+        },
+        ray_actor_options={"num_cpus": chosen.cpus, "num_gpus": chosen.gpus},
     )
 
 
@@ -88,6 +115,8 @@ def denoiser_options(args: Settings) -> dict[str, Any]:
                 # a full batch and the one that follows it: more than that is backlog
                 "target_ongoing_requests": 2 * engine.max_batch,
                 "look_back_period_s": auto.look_back_s,
+                # how often gateways report; Ray 2.60 does not read the variable that is to replace it
+                "metrics_interval_s": auto.look_back_s / 5,
                 "upscale_delay_s": auto.upscale_delay_s,
                 "downscale_delay_s": auto.downscale_delay_s,
             }
@@ -97,6 +126,7 @@ def denoiser_options(args: Settings) -> dict[str, Any]:
         "max_ongoing_requests": 2 * (engine.max_batch + engine.max_waiting),
         # all that one gateway can send
         "max_queued_requests": args.requests.pictures_at_once * args.requests.tiles_at_once,
+        "request_router_config": RequestRouterConfig(request_router_class=FewestFirstRouter),
         "graceful_shutdown_timeout_s": size.drain_s,
         "health_check_timeout_s": _HEALTH_TIMEOUT_S,
         "ray_actor_options": {"num_cpus": size.denoiser_cpus, "num_gpus": size.denoiser_gpus},

@@ -85,3 +85,22 @@ def test_a_taken_port_is_refused() -> None:
 def test_a_foreign_host_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="cannot listen"):
         _check_port("192.0.2.1", 8000)
+
+
+def test_text_encoders_are_part_of_the_graph_where_the_model_takes_prompts(
+    tiny_flux_folder: Path,
+) -> None:
+    def deployments(model: object) -> set[str]:
+        bound = build_app(Settings.parse({"model": str(model)}))._bound_deployment.init_args
+        found = [part._bound_deployment for part in bound if isinstance(part, Application)]
+        return {deployment.name for deployment in found}
+
+    others = {"Preprocess", "Denoiser", "Postprocess"}
+    assert deployments("mini") == others
+    assert deployments(tiny_flux_folder) == others | {"PromptEncoder"}
+
+
+def test_a_folder_of_adapters_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    args = Settings.parse({"model": {"source": "mini", "loras": str(tmp_path / "nowhere")}})
+    with pytest.raises(ConfigurationError, match=r"model\.loras"):
+        build_app(args)

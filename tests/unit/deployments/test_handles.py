@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import ray.exceptions
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from ray.serve.schema import DeploymentStatusOverview
 
-from serve_app.deployments.handles import translate
+from serve_app.deployments.handles import accepts, translate
 from serve_app.errors import Busy, InvalidParameter, ReplicaLost, TesseraError
 
 
@@ -56,3 +57,24 @@ def test_anything_else_stays_what_it_is() -> None:
     for error in (ValueError("x"), task_error(ValueError("x")), KeyboardInterrupt()):
         assert translate(error) is error
         assert not isinstance(translate(error), TesseraError)
+
+
+@pytest.mark.parametrize(
+    ("status", "running", "expected"),
+    [
+        ("UPDATING", 0, False),  # the first replica is still loading
+        ("HEALTHY", 1, True),
+        ("UNHEALTHY", 1, True),  # another one died
+        ("UNHEALTHY", 0, False),
+        ("DEPLOY_FAILED", 0, False),
+        ("HEALTHY", 0, True),  # scaled to zero
+        ("UPSCALING", 0, True),  # on its way from zero
+        ("DOWNSCALING", 0, True),
+    ],
+)
+def test_tiles_are_accepted_where_a_replica_runs_or_none_is_needed(
+    status: str, running: int, expected: bool
+) -> None:
+    states = {"RUNNING": running} if running else {"STARTING": 1}
+    found = DeploymentStatusOverview(status, "UNSPECIFIED", states, "")
+    assert accepts(found) is expected
