@@ -30,13 +30,13 @@ from typing import Any
 import numpy as np
 
 from serve_app.contracts import UpscaleParams, resolve
-from serve_app.engine.task import TileTask
+from serve_app.engine.task import TileInputs, TileTask
 from serve_app.local import build_engine
 from serve_app.models.catalog import find_model, read_model_info
-from serve_app.settings import EngineSettings, ImageLimits
-from serve_app.stages import cut, open_source, outline
+from serve_app.settings import ImageLimits, Settings
+from serve_app.stages import prepare
 from serve_app.testing import photo_like, png_bytes
-from serve_app.tiling.levels import TOP_LEVEL, Levels
+from serve_app.tiling.levels import TOP_LEVEL
 
 ROOT = Path(__file__).parents[1]
 REPORT = ROOT / "docs" / "measurements" / "serving.md"
@@ -49,31 +49,30 @@ def pictures(count: int) -> list[bytes]:
     return [png_bytes(photo_like(*SIDES[i % len(SIDES)], seed=i)) for i in range(count)]
 
 
-def tiles_of(images: list[bytes]) -> Iterator[list[tuple[TileTask, Levels]]]:
+def tiles_of(images: list[bytes]) -> Iterator[list[tuple[TileTask, TileInputs]]]:
     """Each picture's tiles, ready for an engine."""
     model = read_model_info(find_model("mini"))
     for number, image in enumerate(images):
         params = resolve(UpscaleParams(seed=number), model, drawn_seed=0)
-        found = outline(image, params, model, ImageLimits())
-        source = open_source(image, ImageLimits())
-        crops = cut(source, found.plan)
+        prepared: Any = prepare(image, {}, params, model, ImageLimits(), None)
+        found, _, *crops = prepared
         yield [
-            (TileTask(f"bench-{number}", index, tile, params), crop)
+            (TileTask(f"bench-{number}", index, tile, params), TileInputs([crop]))
             for index, (tile, crop) in enumerate(zip(found.plan.tiles, crops, strict=True))
         ]
 
 
 def measure_engine(images: list[bytes]) -> float:
     """Seconds for all tiles of all pictures; four pictures at a time, as four clients would send them."""
-    engine = build_engine("mini", EngineSettings())
+    engine = build_engine(Settings())
     waiting = list(tiles_of(images))
 
     async def client() -> None:
         while waiting:
             await asyncio.gather(*(one(*tile) for tile in waiting.pop()))
 
-    async def one(task: TileTask, crop: Levels) -> None:
-        async for _ in engine.denoise(task, crop):
+    async def one(task: TileTask, inputs: TileInputs) -> None:
+        async for _ in engine.denoise(task, inputs):
             pass
 
     async def run() -> float:
@@ -99,7 +98,7 @@ def measure_pipeline(images: list[bytes]) -> float:
         scheduler=FlowMatchEulerDiscreteScheduler.from_config(model.scheduler_config),
         vae=model.vae,
         transformer=model.transformer,
-        controlnet=model.controlnet,
+        controlnet=model.controlnets["controlnet"],
         text_encoder=None,
         tokenizer=None,
         text_encoder_2=None,
@@ -107,7 +106,8 @@ def measure_pipeline(images: list[bytes]) -> float:
     )
     pipeline.set_progress_bar_config(disable=True)
 
-    def one(task: TileTask, crop: Levels) -> None:
+    def one(task: TileTask, inputs: TileInputs) -> None:
+        crop = inputs.controls[0]
         pixels = torch.from_numpy(crop.astype(np.float32) / TOP_LEVEL * 2 - 1).permute(2, 0, 1)
         pipeline(
             prompt_embeds=model.null_prompt.sequence,

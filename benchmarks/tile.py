@@ -19,6 +19,7 @@ from pathlib import Path
 
 from serve_app.engine.task import Entry
 from serve_app.models.catalog import find_model, read_model_info
+from serve_app.settings import EngineSettings
 
 ROOT = Path(__file__).parents[1]
 REPORT = ROOT / "docs" / "measurements" / "tile.md"
@@ -38,21 +39,25 @@ def measure(threads: int, batch: int, dtype: str) -> list[float]:
     from serve_app.diffusion.loader import choose_device, load_model
     from serve_app.engine.runner import FluxRunner
 
-    runner = FluxRunner(load_model(find_model("mini"), *choose_device("cpu", dtype)), threads)
+    settings = EngineSettings(max_batch=batch, vae_batch=batch)
+    model = load_model(find_model("mini"), *choose_device("cpu", dtype))
+    runner = FluxRunner(model, settings, threads)
     runner.open()
     work = [tile for tiles in tiles_of(pictures(4)) for tile in tiles][:batch]
     rounds: list[list[float]] = []
     for _ in range(REPETITIONS):
-        entries = [Entry(i, task, runner.plan(task)) for i, (task, _) in enumerate(work)]
+        entries = [
+            Entry(i, task, *runner.plan(task, given)) for i, (task, given) in enumerate(work)
+        ]
         times = [time.perf_counter()]
-        runner.encode(entries, [crop for _, crop in work])
+        runner.encode(entries, [given for _, given in work], batch)
         times.append(time.perf_counter())
         for step in range(entries[0].steps):
             for entry in entries:
                 entry.steps_done = step
-            runner.step(entries)
+            runner.step(entries, batch)
         times.append(time.perf_counter())
-        runner.decode(entries)
+        runner.decode(entries, batch)
         times.append(time.perf_counter())
         rounds.append([(b - a) / batch * 1000 for a, b in pairwise(times)])
     return [min(phase) for phase in zip(*rounds, strict=True)]
