@@ -1,12 +1,11 @@
 """Loads a model folder onto a device. The embedded model and FLUX.1-dev come through the same lines.
 
-A folder holds diffusers' layout (`transformer/ controlnet/ vae/ scheduler/`, perhaps text encoders) and
-`tessera.json`. A component may live elsewhere: `components` in `tessera.json` names its source.
+A folder holds diffusers' layout (`transformer/ controlnet/ vae/ scheduler/`) and `tessera.json`; a part may
+live elsewhere, see `models.source`. Text encoders are not loaded: a replica needs but the empty prompt.
 """
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,14 +17,18 @@ import torch
 from safetensors import SafetensorError
 
 from serve_app.contracts import ModelInfo
-from serve_app.diffusion.prompts import EMBEDS_FILE, Prompt, PromptEncoder, read_null_prompt
+from serve_app.diffusion.acceleration import accelerate
+from serve_app.diffusion.adapters import Adapters
+from serve_app.diffusion.latents import TOKEN_LATENTS
+from serve_app.diffusion.prompts import Prompt, null_prompt
 from serve_app.errors import ConfigurationError
 from serve_app.models.catalog import read_model_info
+from serve_app.models.loras import find_loras
+from serve_app.models.memory import plan_memory
+from serve_app.models.source import check_components, find_part
+from serve_app.settings import Settings
 
-TOKEN_LATENTS = 2  # side of the square of latents that FLUX packs into one token
-
-_COMPONENTS = ("transformer", "controlnet", "vae", "scheduler")
-_SOURCE = re.compile(r"(?P<source>[^@:]+)(@(?P<revision>[^:]+))?(:(?P<subfolder>.+))?")
+_NOT_NETWORKS = ("vae", "scheduler")
 
 
 @dataclass(frozen=True)
@@ -35,24 +38,26 @@ class FluxModel:
     Attributes:
         info: Its `tessera.json`.
         transformer: `FluxTransformer2DModel`.
-        controlnet: `FluxControlNetModel`.
+        controlnets: `FluxControlNetModel` by the component that `ModelInfo.controls` name.
+        adapters: The LoRA adapters that the transformer can use.
         vae: `AutoencoderKL` or another autoencoder that `FluxControlNetPipeline` accepts.
         scheduler_config: The configuration of `FlowMatchEulerDiscreteScheduler`.
         null_prompt: Embeddings of the empty prompt.
-        prompt_encoder: The text encoders, where the folder has them.
         vae_scale: Pixels to one latent pixel, along a side.
+        offloaded: Whether the networks' blocks are on the device only while they run.
     """
 
     info: ModelInfo
     transformer: Any
-    controlnet: Any
+    controlnets: dict[str, Any]
+    adapters: Adapters
     vae: Any
     scheduler_config: dict[str, Any]
     null_prompt: Prompt
-    prompt_encoder: PromptEncoder | None
     vae_scale: int
     device: torch.device
     dtype: torch.dtype
+    offloaded: bool = False
 
     @property
     def latent_channels(self) -> int:
@@ -77,139 +82,145 @@ def choose_device(name: str, dtype: str) -> tuple[torch.device, torch.dtype]:
     return device, getattr(torch, dtype)
 
 
-def load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> FluxModel:
-    """Loads every component of a model folder.
+def load_model(
+    folder: Path,
+    device: torch.device,
+    dtype: torch.dtype,
+    settings: Settings | None = None,
+    free_bytes: int | None = None,
+) -> FluxModel:
+    """Loads every part of a model that denoising needs, and makes it as fast as the settings say.
 
     Args:
         folder: With `tessera.json`, see `models.catalog.find_model`.
         device: Where the weights go.
         dtype: What they are cast to; files may hold another type.
+        settings: Of the model's cache and adapters, the prompts' length and the engine.
+        free_bytes: Memory that the replica may take; None asks a CUDA device and bounds no other.
 
     Raises:
-        ConfigurationError: naming what is missing or does not fit together.
+        ConfigurationError: naming what is missing or does not fit together, or the bytes that it lacks.
     """
+    settings = settings or Settings()
+    info = read_model_info(folder)
+    parts = _find_parts(info, folder, settings.model.cache_dir)
+    # first: its encoders, where they must run, need the memory that the networks will take
+    place = (settings.prompts.tokens, device, dtype, settings.model.cache_dir)
+    prompt = null_prompt(folder, info, *place)
+    _check_memory(info, parts, device, dtype, settings, prompt, free_bytes)
+    vae = load_vae(parts["vae"], dtype).to(device)
+    vae_scale = 2 ** (len(vae.config.block_out_channels) - 1)
+    _check_grid(info, folder, vae_scale)
+    transformer, controlnets = load_networks(parts, dtype)
+    # before blocks are quantised or compiled
+    adapters = Adapters(transformer, settings.model.loras)
+    accelerate(transformer, controlnets, settings.engine, device, prompt)
+    return FluxModel(
+        info=info,
+        transformer=transformer,
+        controlnets=controlnets,
+        adapters=adapters,
+        vae=vae,
+        scheduler_config=_scheduler_config(parts["scheduler"]),
+        null_prompt=prompt,
+        vae_scale=vae_scale,
+        device=device,
+        dtype=dtype,
+        offloaded=settings.engine.offload,
+    )
+
+
+def _find_parts(info: ModelInfo, folder: Path, cache_dir: str | None) -> dict[str, Path]:
+    """The folders of the transformer, each control's ControlNet, the autoencoder and the scheduler."""
+    check_components(info)
+    controls = dict.fromkeys(control.component for control in info.controls.values())
+    names = ("transformer", *controls, *_NOT_NETWORKS)
+    return {name: find_part(info, folder, name, cache_dir) for name in names}
+
+
+def load_networks(parts: dict[str, Path], dtype: torch.dtype) -> tuple[Any, dict[str, Any]]:
+    """The transformer and the ControlNets, still in host memory."""
     from diffusers.models.controlnets.controlnet_flux import FluxControlNetModel
     from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 
-    info = read_model_info(folder)
-    _check_components(info)
-    transformer = _load(FluxTransformer2DModel, info, folder, "transformer", device, dtype)
-    controlnet = _load(FluxControlNetModel, info, folder, "controlnet", device, dtype)
-    vae = _load(_autoencoder_class(info, folder), info, folder, "vae", device, dtype)
-    vae.to(
-        memory_format=torch.channels_last
-    )  # its convolutions decode a tile in two thirds of the time
-    null_prompt, encoder = _prompts(info, folder, device, dtype)
-    vae_scale = 2 ** (len(vae.config.block_out_channels) - 1)
+    transformer = _load(FluxTransformer2DModel, "transformer", parts["transformer"], dtype)
+    controls = [name for name in parts if name not in ("transformer", *_NOT_NETWORKS)]
+    return transformer, {
+        name: _load(FluxControlNetModel, name, parts[name], dtype) for name in controls
+    }
+
+
+def load_vae(folder: Path, dtype: torch.dtype) -> Any:
+    """The autoencoder, still in host memory.
+
+    Raises:
+        ConfigurationError: if it is of another kind, missing or broken.
+    """
+    from diffusers import AutoencoderKL, AutoencoderTiny
+
+    name = _config(AutoencoderKL, "vae", folder)["_class_name"]
+    known = {kind.__name__: kind for kind in (AutoencoderKL, AutoencoderTiny)}
+    if name not in known:
+        raise ConfigurationError(
+            f"{folder}: vae is a {name}", field="vae", allowed=" or ".join(known)
+        )
+    # its convolutions decode a tile in two thirds of the time
+    return _load(known[name], "vae", folder, dtype).to(memory_format=torch.channels_last)
+
+
+def _scheduler_config(folder: Path) -> dict[str, Any]:
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    return _config(FlowMatchEulerDiscreteScheduler, "scheduler", folder)
+
+
+def _check_memory(
+    info: ModelInfo,
+    parts: dict[str, Path],
+    device: torch.device,
+    dtype: torch.dtype,
+    settings: Settings,
+    prompt: Prompt,
+    free_bytes: int | None,
+) -> None:
+    """Refuses what will not fit, before a weight is read."""
+    if free_bytes is None and device.type == "cuda":
+        free_bytes = torch.cuda.mem_get_info(device)[0]
+    if free_bytes is not None:
+        networks = {name: folder for name, folder in parts.items() if name != "scheduler"}
+        loras = list(find_loras(settings.model.loras).values())
+        tokens = prompt.sequence.shape[1]
+        plan = plan_memory(info, networks, dtype.itemsize, settings.engine, tokens, loras)
+        plan.check(free_bytes)
+
+
+def _check_grid(info: ModelInfo, folder: Path, vae_scale: int) -> None:
     if info.align_px != vae_scale * TOKEN_LATENTS:
         raise ConfigurationError(
             f"{folder}: align_px is {info.align_px}, but one token of this model covers "
             f"{vae_scale * TOKEN_LATENTS} px",
             field="align_px",
         )
-    return FluxModel(
-        info=info,
-        transformer=transformer,
-        controlnet=controlnet,
-        vae=vae,
-        scheduler_config=_scheduler_config(info, folder),
-        null_prompt=null_prompt,
-        prompt_encoder=encoder,
-        vae_scale=vae_scale,
-        device=device,
-        dtype=dtype,
-    )
 
 
-def _autoencoder_class(info: ModelInfo, folder: Path) -> Any:
-    from diffusers import AutoencoderKL, AutoencoderTiny
-
-    name = _config(AutoencoderKL, info, folder, "vae")["_class_name"]
-    known = {kind.__name__: kind for kind in (AutoencoderKL, AutoencoderTiny)}
-    if name not in known:
-        raise ConfigurationError(
-            f"{folder}: vae is a {name}", field="vae", allowed=" or ".join(known)
-        )
-    return known[name]
-
-
-def _scheduler_config(info: ModelInfo, folder: Path) -> dict[str, Any]:
-    from diffusers import FlowMatchEulerDiscreteScheduler
-
-    return _config(FlowMatchEulerDiscreteScheduler, info, folder, "scheduler")
-
-
-def _prompts(
-    info: ModelInfo, folder: Path, device: torch.device, dtype: torch.dtype
-) -> tuple[Prompt, PromptEncoder | None]:
-    """The empty prompt and, for a model that takes others, the text encoders.
-
-    With encoders the empty prompt is theirs, so that all prompts are equally long and can share a batch.
-    """
-    with _blamed_on("prompt_embeds", folder):
-        stored = read_null_prompt(folder, device, dtype)
-    if stored and not info.takes_prompt:
-        return stored, None
-    with _blamed_on("text_encoder", folder):
-        encoder = PromptEncoder.from_folder(folder, device, dtype)
-    if encoder is not None:
-        return encoder.encode(""), encoder
-    if stored:
-        raise ConfigurationError(
-            f"{folder}: takes_prompt is true, but there are no text encoders", field="takes_prompt"
-        )
-    raise ConfigurationError(
-        f"{folder}: neither {EMBEDS_FILE} nor text encoders", field="prompt_embeds"
-    )
-
-
-def _load(
-    kind: Any, info: ModelInfo, folder: Path, name: str, device: torch.device, dtype: torch.dtype
-) -> Any:
-    source, options = _locate(info, folder, name)
-    with _blamed_on(name, source), warnings.catch_warnings():
+def _load(kind: Any, name: str, folder: Path, dtype: torch.dtype) -> Any:
+    with _blamed_on(name, folder), warnings.catch_warnings():
         # diffusers 0.42's own ControlNet builds a class that diffusers calls deprecated
         warnings.filterwarnings("ignore", "`FluxPosEmbed` is deprecated", FutureWarning)
-        module = kind.from_pretrained(source, torch_dtype=dtype, **options)
-    return module.to(device).eval().requires_grad_(False)
+        return kind.from_pretrained(folder, torch_dtype=dtype).eval().requires_grad_(False)
 
 
-def _config(kind: Any, info: ModelInfo, folder: Path, name: str) -> dict[str, Any]:
-    source, options = _locate(info, folder, name)
-    with _blamed_on(name, source):
-        return dict(kind.load_config(source, **options))
+def _config(kind: Any, name: str, folder: Path) -> dict[str, Any]:
+    with _blamed_on(name, folder):
+        return dict(kind.load_config(folder))
 
 
 @contextmanager
-def _blamed_on(name: str, source: Path | str) -> Iterator[None]:
-    """Turns what the loading libraries raise into an error that names the component."""
+def _blamed_on(name: str, source: Path) -> Iterator[None]:
+    """Turns what the loading libraries raise into an error that names the part."""
     try:
         yield
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ConfigurationError(
             f"{name}: cannot be loaded from {source}: {error}", field=name
         ) from error
-
-
-def _check_components(info: ModelInfo) -> None:
-    for name in info.components:
-        if name not in _COMPONENTS:
-            known = ", ".join(_COMPONENTS)
-            raise ConfigurationError(
-                f"components.{name}: no such component", field=name, allowed=f"one of {known}"
-            )
-
-
-def _locate(info: ModelInfo, folder: Path, name: str) -> tuple[str, dict[str, str]]:
-    """A component's source for `from_pretrained`, with `subfolder` and `revision` where they apply."""
-    stated = info.components.get(name)
-    if stated is None:
-        return str(folder), {"subfolder": name}
-    parts = _SOURCE.fullmatch(stated)
-    if parts is None:
-        raise ConfigurationError(
-            f"components.{name}: {stated!r}", field=name, allowed="SOURCE[@REVISION][:SUBFOLDER]"
-        )
-    local = folder / parts["source"]
-    options = {key: parts[key] for key in ("revision", "subfolder") if parts[key]}
-    return str(local if local.is_dir() else parts["source"]), options

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 from collections.abc import Callable
@@ -10,10 +11,14 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
+from transformers import CLIPTextModel, T5EncoderModel
 
 from serve_app.diffusion.loader import FluxModel, choose_device, load_model
 from serve_app.diffusion.prompts import EMBEDS_FILE
 from serve_app.errors import ConfigurationError
+from serve_app.models.catalog import find_model
+from serve_app.settings import Settings
 from tests.tiny_flux import build_tiny_flux
 
 CPU = torch.device("cpu")
@@ -48,54 +53,90 @@ def fault(folder: Path) -> ConfigurationError:
     return caught.value
 
 
+def modules(model: FluxModel) -> list[torch.nn.Module]:
+    return [model.transformer, *model.controlnets.values(), model.vae]
+
+
 def same_weights(one: FluxModel, other: FluxModel) -> bool:
     return all(
         torch.equal(a, b)
-        for name in PARTS
-        for a, b in zip(
-            getattr(one, name).parameters(), getattr(other, name).parameters(), strict=True
-        )
+        for mine, theirs in zip(modules(one), modules(other), strict=True)
+        for a, b in zip(mine.parameters(), theirs.parameters(), strict=True)
     )
 
 
 def test_a_folder_loads_whole(bare: Path):
     model = load(bare)
     assert (model.info.name, model.vae_scale, model.latent_channels) == ("tiny-flux", 4, 16)
-    assert model.prompt_encoder is None
+    assert list(model.controlnets) == ["controlnet"]
     assert model.null_prompt.sequence.shape == (1, 5, 32)
     assert model.scheduler_config["use_dynamic_shifting"] is True
+    assert model.adapters.names == ()
+    assert not model.offloaded
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_parts_are_ready_to_run(bare: Path, dtype: torch.dtype):
     model = load(bare, dtype)
-    for name in PARTS:
-        module = getattr(model, name)
+    for module in modules(model):
         assert not module.training
         assert {weight.dtype for weight in module.parameters()} == {dtype}
         assert not any(weight.requires_grad for weight in module.parameters())
     assert model.null_prompt.sequence.dtype == dtype
 
 
-def test_text_encoders_give_every_prompt_one_length(tiny: FluxModel):
-    """Else the empty prompt could not share a batch with another one."""
-    assert tiny.prompt_encoder is not None
-    assert tiny.null_prompt.sequence.shape == tiny.prompt_encoder.encode("a house").sequence.shape
-    assert torch.equal(tiny.null_prompt.pooled, tiny.prompt_encoder.encode("").pooled)
-
-
-def test_text_encoders_replace_stored_embeddings(tiny_flux_folder: Path, tmp_path: Path):
-    folder = shutil.copytree(tiny_flux_folder, tmp_path / "model")
-    (folder / EMBEDS_FILE).unlink()
-    assert load(folder).null_prompt.sequence.shape == (1, 512, 32)
-
-
-def test_text_encoders_that_nothing_needs_are_not_loaded(tiny_flux_folder: Path, tmp_path: Path):
-    folder = shutil.copytree(tiny_flux_folder, tmp_path / "model")
-    describe(folder, takes_prompt=False)
+def test_every_control_finds_its_controlnet_and_each_is_loaded_once(tmp_path: Path):
+    folder = build_tiny_flux(tmp_path, False, False, with_text_encoders=False, with_union=True)
     model = load(folder)
-    assert model.prompt_encoder is None
-    assert model.null_prompt.sequence.shape == (1, 5, 32)
+    assert sorted(model.controlnets) == ["controlnet", "union"]
+    assert model.controlnets["union"].union
+    assert {control.component for control in model.info.controls.values()} == {*model.controlnets}
+
+
+def test_the_empty_prompt_is_as_long_as_the_settings_say(tiny_flux_folder: Path):
+    settings = Settings.parse({"prompts": {"tokens": 128}})
+    model = load_model(tiny_flux_folder, CPU, torch.float32, settings)
+    assert model.null_prompt.sequence.shape == (1, 128, 32)
+
+
+def test_no_text_encoder_stays_in_memory(tiny_flux_folder: Path):
+    def encoders() -> set[int]:
+        gc.collect()
+        return {id(o) for o in gc.get_objects() if type(o) in (T5EncoderModel, CLIPTextModel)}
+
+    before = encoders()
+    model = load(tiny_flux_folder)
+    assert model.info.takes_prompt
+    assert encoders() <= before
+
+
+def test_adapters_get_their_room(bare: Path, tmp_path: Path):
+    layer = "transformer.transformer_blocks.0.attn.to_q"
+    factors = {
+        f"{layer}.lora_A.weight": torch.ones(2, 32),
+        f"{layer}.lora_B.weight": torch.ones(32, 2),
+    }
+    save_file(factors, tmp_path / "turbo.safetensors")
+    settings = Settings.parse({"model": {"loras": str(tmp_path)}})
+    model = load_model(bare, CPU, torch.float32, settings)
+    assert model.adapters.names == ("turbo",)
+    assert model.transformer.transformer_blocks[0].attn.to_q.down.shape == (2, 32)
+
+
+# Memory
+
+
+def test_what_does_not_fit_is_refused_before_a_weight_is_read(folder: Path):
+    (folder / "vae" / "diffusion_pytorch_model.safetensors").write_bytes(
+        (folder / "vae" / "diffusion_pytorch_model.safetensors").read_bytes()[:-100]
+    )
+    with pytest.raises(ConfigurationError, match="GiB of GPU memory") as caught:
+        load_model(folder, CPU, torch.float32, free_bytes=2**20)
+    assert caught.value.field == "engine"
+
+
+def test_what_fits_is_loaded(bare: Path):
+    assert load_model(bare, CPU, torch.float32, free_bytes=2 * 2**30).vae_scale == 4
 
 
 # What is missing or broken
@@ -164,7 +205,7 @@ def test_prompts_without_text_encoders_are_refused(folder: Path):
 def test_text_encoders_without_a_tokenizer_are_refused(tiny_flux_folder: Path, tmp_path: Path):
     folder = shutil.copytree(tiny_flux_folder, tmp_path / "model")
     shutil.rmtree(folder / "tokenizer_2")
-    assert fault(folder).field == "text_encoder"
+    assert fault(folder).field == "takes_prompt"
 
 
 def test_a_bad_description_is_named(folder: Path):
@@ -192,6 +233,21 @@ def test_components_may_live_in_another_folder(
         stated[name] = f"{written(away)}{subfolder or '/inside'}"
     describe(folder, components=stated)
     assert same_weights(load(folder), load(bare))
+
+
+def test_a_model_behind_a_url_loads_whole_and_fetches_no_text_encoder(
+    tiny_flux_folder: Path, tmp_path: Path
+):
+    elsewhere = shutil.copytree(tiny_flux_folder, tmp_path / "elsewhere")
+    load(elsewhere)  # stores the empty prompt beside it
+    cache = tmp_path / "cache"
+    settings = Settings.parse({"model": {"cache_dir": str(cache)}})
+    folder = find_model(elsewhere.as_uri(), str(cache))
+    model = load_model(folder, CPU, torch.float32, settings)
+    assert same_weights(model, load(elsewhere))
+    assert model.scheduler_config["use_dynamic_shifting"] is True
+    kept = {path.name.rpartition("-")[0] for path in cache.iterdir() if path.is_dir()}
+    assert kept == {"elsewhere", "transformer", "controlnet", "vae", "scheduler"}
 
 
 def test_a_component_that_is_nowhere_is_named(folder: Path):
