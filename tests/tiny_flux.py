@@ -36,6 +36,12 @@ FLUX_SHAPE = {
     "guidance_embeds": True,
 }
 TILE_PX = 32
+UNION_CONTROLS = {
+    "upscale": {"picture": "source"},
+    "canny": {"picture": "canny", "component": "union", "mode": 0},
+    "depth": {"picture": "depth", "component": "union", "mode": 1},
+    "pose": {"picture": "given", "component": "union", "mode": 2, "scale": 0.5},
+}
 
 
 def _randomise(module: torch.nn.Module, seed: int) -> torch.nn.Module:
@@ -94,8 +100,12 @@ def build_tiny_flux(
     dynamic_shift: bool = True,
     takes_prompt: bool = True,
     with_text_encoders: bool = True,
+    with_union: bool = False,
 ) -> Path:
-    """Writes the folder: a model that loads in `FluxControlNetPipeline` and in Tessera."""
+    """Writes the folder: a model that loads in `FluxControlNetPipeline` and in Tessera.
+
+    With a ControlNet-Union as well, it offers `canny`, `depth` and `pose`.
+    """
     if with_text_encoders:
         _save_text_encoders(folder)
     transformer = FluxTransformer2DModel(**FLUX_SHAPE)
@@ -112,9 +122,12 @@ def build_tiny_flux(
         scaling_factor=0.36,
         shift_factor=0.11,
     )
-    for seed, (name, module) in enumerate(
-        {"transformer": transformer, "controlnet": controlnet, "vae": vae}.items()
-    ):
+    parts = {"transformer": transformer, "controlnet": controlnet, "vae": vae}
+    if with_union:
+        parts["union"] = FluxControlNetModel(
+            **FLUX_SHAPE | {"num_layers": 1, "num_single_layers": 1, "num_mode": 3}
+        )
+    for seed, (name, module) in enumerate(parts.items()):
         _randomise(module, seed).save_pretrained(folder / name)
     FlowMatchEulerDiscreteScheduler(
         use_dynamic_shifting=dynamic_shift, shift=1.0 if dynamic_shift else 2.0
@@ -138,6 +151,7 @@ def build_tiny_flux(
                 "takes_true_cfg": True,
                 "defaults": {"steps": 2, "guidance_scale": 3.5, "control_scale": 0.6},
             }
+            | ({"controls": UNION_CONTROLS} if with_union else {})
         )
     )
     return folder

@@ -33,6 +33,7 @@ TESSERA: dict[str, Any] = {
     "takes_prompt": False,
     "takes_true_cfg": False,
     "backprojection_rounds": 3,
+    "residual_cache": {"threshold": 0.15},
     "defaults": {
         "scale": 4,
         "steps": 1,
@@ -45,7 +46,7 @@ TESSERA: dict[str, Any] = {
     },
     "limits": {
         "scale": [1, 8],
-        "steps": [1, 16],
+        "steps": [1, 50],
         "guidance_scale": [1, 8],
         "control_scale": [0, 1.5],
     },

@@ -6,14 +6,19 @@ Source: diffusers 0.42, `FluxControlNetPipeline` (`_pack_latents`, `_unpack_late
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from serve_app.diffusion.loader import TOKEN_LATENTS, FluxModel
 from serve_app.tiling.fields import noise
 from serve_app.tiling.geometry import Tile
 from serve_app.tiling.levels import TOP_LEVEL, Levels
+
+if TYPE_CHECKING:
+    from serve_app.diffusion.loader import FluxModel
+
+TOKEN_LATENTS = 2  # side of the square of latents that FLUX packs into one token
 
 
 def pack(latents: torch.Tensor) -> torch.Tensor:
@@ -47,7 +52,7 @@ def token_ids(height: int, width: int, device: torch.device, dtype: torch.dtype)
 
 
 @torch.inference_mode()
-def encode_controls(model: FluxModel, controls: Sequence[Levels]) -> torch.Tensor:
+def encode_controls(model: FluxModel, controls: Sequence[Levels], size: int) -> torch.Tensor:
     """Encodes control pictures.
 
     Takes the posterior's mean, not a sample of it, so that a tile depends on its request alone.
@@ -55,35 +60,53 @@ def encode_controls(model: FluxModel, controls: Sequence[Levels]) -> torch.Tenso
     Args:
         model: The model.
         controls: Pictures of one size, each (H, W, 3) levels.
+        size: So many at once, always: the last ones are filled up with repeats.
 
     Returns:
         Packed latents (B, tokens, channels) in float32.
     """
-    stacked = np.stack(controls).astype(np.float32) * np.float32(2 / TOP_LEVEL) - 1
-    pixels = torch.from_numpy(stacked).permute(0, 3, 1, 2).to(model.device, model.dtype)
-    encoded = model.vae.encode(pixels)
-    latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
-    config = model.vae.config
-    return pack((latents.float() - config.shift_factor) * config.scaling_factor)
+
+    def encoded(pictures: Sequence[Levels]) -> torch.Tensor:
+        stacked = np.stack(pictures).astype(np.float32) * np.float32(2 / TOP_LEVEL) - 1
+        pixels = torch.from_numpy(stacked).permute(0, 3, 1, 2).to(model.device, model.dtype)
+        found = model.vae.encode(pixels)
+        latents = found.latent_dist.mode() if hasattr(found, "latent_dist") else found.latents
+        config = model.vae.config
+        return pack((latents.float() - config.shift_factor) * config.scaling_factor)
+
+    filled = [*controls, *[controls[0]] * (-len(controls) % size)]
+    batches = [encoded(filled[start : start + size]) for start in range(0, len(filled), size)]
+    return torch.cat(batches)[: len(controls)]
 
 
 @torch.inference_mode()
-def decode_tiles(model: FluxModel, tokens: torch.Tensor, tile: Tile) -> torch.Tensor:
+def decode_tiles(model: FluxModel, tokens: torch.Tensor, tile: Tile, size: int) -> torch.Tensor:
     """Decodes packed latents to pixels.
 
     Args:
         model: The model.
         tokens: (B, tokens, channels).
         tile: Any of the batch's tiles, px: they have one size.
+        size: The batch is filled up to it with repeats; at least B.
 
     Returns:
         (B, H, W, 3) float32; about -1 to 1, unclipped, and NaN where the latents were.
     """
+    rows = len(tokens)
+    tokens = torch.cat([tokens, tokens[:1].expand(size - rows, -1, -1)])
     config = model.vae.config
     height, width = tile.height // model.vae_scale, tile.width // model.vae_scale
     latents = unpack(tokens.float(), height, width) / config.scaling_factor + config.shift_factor
     pixels: torch.Tensor = model.vae.decode(latents.to(model.dtype), return_dict=False)[0]
-    return pixels.float().permute(0, 2, 3, 1)
+    return pixels[:rows].float().permute(0, 2, 3, 1)
+
+
+def as_levels(pixels: torch.Tensor) -> list[Levels | None]:
+    """Decoded pixels (B, H, W, 3) as levels, each (H, W, 3); None where there is a NaN or an infinity."""
+    finite = pixels.isfinite().flatten(1).all(1).tolist()
+    levels = ((pixels / 2 + 0.5).clamp(0, 1).nan_to_num() * TOP_LEVEL).round()
+    arrays = levels.to(torch.int32).to(torch.uint16).cpu().numpy()
+    return [array if good else None for array, good in zip(arrays, finite, strict=True)]
 
 
 def starting_latents(

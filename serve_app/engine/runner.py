@@ -2,40 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+import time
+from collections.abc import Callable, Sequence
+from itertools import chain
 
 import numpy as np
 import torch
 
-from serve_app.contracts import UpscaleParams, resolve
-from serve_app.diffusion.latents import (
-    decode_tiles,
-    encode_controls,
-    starting_latents,
-    token_ids,
-)
+from serve_app.contracts import UPSCALE, ControlParams, UpscaleParams, resolve
+from serve_app.diffusion.adapters import NO_ADAPTER
+from serve_app.diffusion.graphs import replay_passes
+from serve_app.diffusion.latents import as_levels, decode_tiles, encode_controls
 from serve_app.diffusion.loader import FluxModel
-from serve_app.diffusion.prompts import Prompt
-from serve_app.diffusion.sigmas import control_scales, make_sigmas
-from serve_app.diffusion.step import Batch, denoise_step
-from serve_app.engine.task import Entry, TileTask
+from serve_app.diffusion.row import Prompts, TileRow
+from serve_app.diffusion.step import Networks, denoise_step
+from serve_app.engine.scheduler import static_sizes
+from serve_app.engine.task import Bucket, Entry, Kind, TileInputs, TileTask
 from serve_app.errors import TesseraError, TileFailed
+from serve_app.settings import EngineSettings
 from serve_app.tiling.geometry import Tile
 from serve_app.tiling.levels import TOP_LEVEL, Levels
-
-
-@dataclass(slots=True)
-class _Row:
-    """One tile's tensors; `latents` and `control` are (tokens, channels) float32."""
-
-    latents: torch.Tensor
-    control: torch.Tensor
-    sigmas: list[float]
-    control_scales: list[float]
-    prompt: Prompt
-    negative: Prompt | None
 
 
 class FluxRunner:
@@ -43,104 +29,117 @@ class FluxRunner:
 
     Args:
         model: The loaded model.
+        settings: `max_batch`, `vae_batch`, `exact` and `residual_cache` are read here.
         threads: CPU threads of a step.
     """
 
-    def __init__(self, model: FluxModel, threads: int) -> None:
+    def __init__(self, model: FluxModel, settings: EngineSettings, threads: int) -> None:
         self._model = model
         self._threads = threads
-        self._rows: dict[int, _Row] = {}
-        self._sigmas = lru_cache(256)(self._make_sigmas)
-        self._token_ids = lru_cache(16)(self._make_token_ids)
+        sizes = static_sizes(settings.max_batch, settings.exact)
+        vae_sizes = static_sizes(settings.vae_batch, settings.exact)
+        self._sizes = {Kind.STEP: sizes, Kind.ENCODE: vae_sizes, Kind.DECODE: vae_sizes}
+        self._networks = Networks(model, sizes, modulations=not model.offloaded)
+        if settings.cuda_graphs:
+            walks = (self._networks.transformer, *self._networks.controlnets.values())
+            replay_passes(walks, lambda: model.adapters.version != NO_ADAPTER)
+        self._eager = (
+            model.device.type == "cpu" and not settings.compile
+        )  # no size needs warming of its own
+        self._cache = model.info.residual_cache if settings.residual_cache else None
+        self.rows_skipped = 0
+        self._rows: dict[int, TileRow] = {}
+        self._prompts = Prompts(model)
 
-    def plan(self, task: TileTask) -> int:
-        """The steps of a task."""
-        return task.params.steps
+    def plan(self, task: TileTask, inputs: TileInputs) -> tuple[int, Bucket]:
+        """The steps of a task, and the bucket of its size, text length and adapter.
 
-    def open(self) -> None:
-        """Sets the calling thread's threads and computes one gray tile, so that no caller pays for warming."""
+        Raises:
+            TileFailed: its prompts are not equally long.
+        """
+        tokens = self._prompts.tokens(task.params, inputs.prompts)
+        tile, params = task.tile, task.params
+        bucket = Bucket(tile.height, tile.width, tokens, params.lora, params.lora_scale)
+        return params.steps, bucket
+
+    def open(self) -> dict[tuple[Kind, int], float]:
+        """Sets the thread's threads, and runs gray tiles at every batch size.
+
+        Returns:
+            The seconds of each kind of work at each size, once warm.
+        """
         torch.set_num_threads(self._threads)
-        side = self._model.info.tile_px
-        params = resolve(UpscaleParams(), self._model.info, drawn_seed=0)
-        entry = Entry(-1, TileTask("warm-up", 0, Tile(0, 0, side, side), params), steps=1)
-        self.encode([entry], [np.full((side, side, 3), TOP_LEVEL // 2, np.uint16)])
-        self.step([entry])
-        self.decode([entry])
-        self.drop(entry.id)
+        others = tuple(ControlParams(name=n) for n in self._model.info.controls if n != UPSCALE)
+        for _ in self._model.adapters.rehearse():
+            self._warm(UpscaleParams(controls=others or None), 1 if self._eager else None)
+        return self._warm(UpscaleParams())
 
-    def encode(self, entries: Sequence[Entry], controls: Sequence[Levels]) -> None:
-        """Encodes control pictures and lays down the starting latents."""
-        encoded = encode_controls(self._model, controls)
-        rows = [
-            self._row(entry.task, control) for entry, control in zip(entries, encoded, strict=True)
-        ]
-        self._rows |= {entry.id: row for entry, row in zip(entries, rows, strict=True)}
+    def encode(self, entries: Sequence[Entry], inputs: Sequence[TileInputs], size: int) -> None:
+        """Encodes control pictures, `size` at once, and lays down the starting latents."""
+        pictures = [picture for given in inputs for picture in given.controls]
+        encoded = iter(encode_controls(self._model, pictures, size))
+        rows: dict[int, TileRow] = {}
+        for entry, given in zip(entries, inputs, strict=True):
+            task, own = entry.task, [next(encoded) for _ in given.controls]
+            prompts = self._prompts.of(task.params, given.prompts)
+            rows[entry.id] = TileRow.begin(self._model, task.tile, task.params, own, prompts)
+        self._rows |= rows
 
-    def step(self, entries: Sequence[Entry]) -> None:
-        """Runs each entry's next step, all in one batch."""
+    def step(self, entries: Sequence[Entry], size: int) -> None:
+        """Runs each entry's next step, all in one batch filled up to `size`."""
+        bucket, scale = entries[0].bucket, self._model.vae_scale
+        self._model.adapters.use(bucket.lora, bucket.lora_scale)
+        self._networks.transformer.version = self._model.adapters.version
         rows = [self._rows[entry.id] for entry in entries]
-        latents = denoise_step(self._model, self._batch(entries, rows))
+        for row in rows:
+            if self._cache and not row.due:
+                row.choose_steps(self._networks, self._cache.threshold)
+        steps = [row.at(entry.steps_done) for row, entry in zip(rows, entries, strict=True)]
+        area = bucket.height // scale, bucket.width // scale
+        latents = denoise_step(self._networks, steps, area, size)
         for row, new in zip(rows, latents, strict=True):
             row.latents = new
+        self.rows_skipped += sum(not step.due for step in steps)
 
-    def decode(self, entries: Sequence[Entry]) -> list[Levels | TesseraError]:
+    def decode(self, entries: Sequence[Entry], size: int) -> list[Levels | TesseraError]:
         """Decodes finished tiles; one that came out as NaN is an error of its own."""
         tokens = torch.stack([self._rows[entry.id].latents for entry in entries])
-        pixels = decode_tiles(self._model, tokens, entries[0].task.tile)
-        finite = pixels.isfinite().flatten(1).all(1).tolist()
-        levels = ((pixels / 2 + 0.5).clamp(0, 1).nan_to_num() * TOP_LEVEL).round()
-        arrays = levels.to(torch.int32).to(torch.uint16).cpu().numpy()
+        tiles = as_levels(decode_tiles(self._model, tokens, entries[0].task.tile, size))
         return [
-            array if good else TileFailed(f"tile {entry.task.index} came out as NaN")
-            for entry, array, good in zip(entries, arrays, finite, strict=True)
+            TileFailed(f"tile {entry.task.index} came out as NaN") if tile is None else tile
+            for entry, tile in zip(entries, tiles, strict=True)
         ]
+
+    def probe(self) -> None:
+        """Has the accelerator add a number; waits for everything before it, too."""
+        torch.ones(1, device=self._model.device).add_(1).item()
 
     def drop(self, entry_id: int) -> None:
         """Frees an entry's tensors."""
         self._rows.pop(entry_id, None)
 
-    def _row(self, task: TileTask, control: torch.Tensor) -> _Row:
-        params = task.params
-        sigmas = self._sigmas(params.steps, params.strength, control.shape[0])
-        window = (params.control_start, params.control_end)
-        return _Row(
-            latents=starting_latents(self._model, control, task.tile, params.seed, sigmas[0]),
-            control=control,
-            sigmas=sigmas,
-            control_scales=control_scales(params.steps, params.control_scale, *window),
-            prompt=self._prompt(params.prompt),
-            negative=self._prompt(params.negative_prompt) if params.true_cfg_scale > 1 else None,
-        )
-
-    def _batch(self, entries: Sequence[Entry], rows: Sequence[_Row]) -> Batch:
-        def column(values: list[float]) -> torch.Tensor:
-            return torch.tensor(values, dtype=torch.float32, device=self._model.device)
-
-        at = [entry.steps_done for entry in entries]
-        params = [entry.task.params for entry in entries]
-        return Batch(
-            latents=torch.stack([row.latents for row in rows]),
-            control=torch.stack([row.control for row in rows]),
-            sigma=column([row.sigmas[i] for row, i in zip(rows, at, strict=True)]),
-            next_sigma=column([row.sigmas[i + 1] for row, i in zip(rows, at, strict=True)]),
-            guidance=column([p.guidance_scale for p in params]),
-            control_scale=column([row.control_scales[i] for row, i in zip(rows, at, strict=True)]),
-            prompts=[row.prompt for row in rows],
-            negatives=[row.negative for row in rows],
-            true_cfg=column([p.true_cfg_scale for p in params]),
-            token_ids=self._token_ids(entries[0].task.tile.height, entries[0].task.tile.width),
-        )
-
-    def _prompt(self, text: str) -> Prompt:
-        if not text:
-            return self._model.null_prompt
-        if self._model.prompt_encoder is None:
-            raise TileFailed(f"the model {self._model.info.name} has no text encoders")
-        return self._model.prompt_encoder.encode(text)
-
-    def _make_sigmas(self, steps: int, strength: float, tokens: int) -> list[float]:
-        return make_sigmas(self._model.scheduler_config, steps, strength, tokens)
-
-    def _make_token_ids(self, height: int, width: int) -> torch.Tensor:
-        scale = self._model.vae_scale
-        return token_ids(height // scale, width // scale, self._model.device, self._model.dtype)
+    def _warm(self, asked: UpscaleParams, most: int | None = None) -> dict[tuple[Kind, int], float]:
+        """Computes gray tiles, each kind of work at `most` of its sizes; returns the seconds of each."""
+        side = self._model.info.tile_px
+        params = resolve(asked, self._model.info, drawn_seed=0)
+        task = TileTask("warm-up", 0, Tile(0, 0, side, side), params)
+        gray = np.full((side, side, 3), TOP_LEVEL // 2, np.uint16)
+        inputs = TileInputs([gray] * len(params.all_controls))
+        count = max(chain.from_iterable(self._sizes.values()))
+        entries = [Entry(-1 - n, task, *self.plan(task, inputs)) for n in range(count)]
+        self.encode(entries, [inputs] * count, self._sizes[Kind.ENCODE][0])
+        work: dict[Kind, Callable[[list[Entry], int], object]] = {
+            Kind.ENCODE: lambda some, size: self.encode(some, [inputs] * size, size),
+            Kind.STEP: self.step,
+            Kind.DECODE: self.decode,
+        }
+        seconds: dict[tuple[Kind, int], float] = {}
+        for kind, size in [(k, n) for k in work for n in self._sizes[k][:most]]:
+            self.probe()
+            start = time.perf_counter()
+            work[kind](entries[:size], size)
+            self.probe()
+            seconds[kind, size] = time.perf_counter() - start
+        for entry in entries:
+            self.drop(entry.id)
+        return seconds

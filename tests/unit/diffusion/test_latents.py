@@ -8,6 +8,7 @@ import torch
 from diffusers import FluxControlNetPipeline
 
 from serve_app.diffusion.latents import (
+    as_levels,
     decode_tiles,
     encode_controls,
     pack,
@@ -47,33 +48,39 @@ def test_token_ids_equal_the_pipelines(tiny: FluxModel):
     assert torch.equal(token_ids(8, 12, tiny.device, tiny.dtype), theirs)
 
 
-def test_pictures_are_encoded_row_by_row_alike(tiny: FluxModel):
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_pictures_are_encoded_row_by_row_alike(tiny: FluxModel, size: int):
     pictures = [control(seed) for seed in range(3)]
-    together = encode_controls(tiny, pictures)
+    together = encode_controls(tiny, pictures, size)
     assert together.shape == (3, TOKENS, 64)
     assert together.dtype == torch.float32
     for row, picture in enumerate(pictures):
-        assert torch.allclose(together[row], encode_controls(tiny, [picture])[0], atol=1e-5)
+        assert torch.allclose(together[row], encode_controls(tiny, [picture], 1)[0], atol=1e-5)
 
 
 def test_encoding_is_the_vaes_mean_scaled_as_the_pipeline_scales(tiny: FluxModel):
     pixels = torch.from_numpy(control(0).astype(np.float32) / TOP_LEVEL * 2 - 1)
     mean = tiny.vae.encode(pixels.permute(2, 0, 1)[None]).latent_dist.mean
     expected = pack((mean - tiny.vae.config.shift_factor) * tiny.vae.config.scaling_factor)
-    assert torch.allclose(encode_controls(tiny, [control(0)]), expected, atol=1e-5)
+    assert torch.allclose(encode_controls(tiny, [control(0)], 1), expected, atol=1e-5)
 
 
 def test_encoding_draws_no_random_number(tiny: FluxModel):
-    assert torch.equal(encode_controls(tiny, [control(0)]), encode_controls(tiny, [control(0)]))
+    assert torch.equal(
+        encode_controls(tiny, [control(0)], 1), encode_controls(tiny, [control(0)], 1)
+    )
 
 
-def test_tiles_are_decoded_row_by_row_alike(tiny: FluxModel):
+@pytest.mark.parametrize("size", [3, 4])
+def test_tiles_are_decoded_row_by_row_alike(tiny: FluxModel, size: int):
     tokens = torch.randn(3, TOKENS, 64)
-    together = decode_tiles(tiny, tokens, TILE)
+    together = decode_tiles(tiny, tokens, TILE, size)
     assert together.shape == (3, TILE_PX, TILE_PX, 3)
     assert together.dtype == torch.float32
     for row in range(3):
-        assert torch.allclose(together[row], decode_tiles(tiny, tokens[[row]], TILE)[0], atol=1e-5)
+        assert torch.allclose(
+            together[row], decode_tiles(tiny, tokens[[row]], TILE, 1)[0], atol=1e-5
+        )
 
 
 def test_decoding_equals_the_pipelines(tiny: FluxModel):
@@ -81,15 +88,37 @@ def test_decoding_equals_the_pipelines(tiny: FluxModel):
     latents = FluxControlNetPipeline._unpack_latents(tokens, TILE_PX, TILE_PX, tiny.vae_scale)
     scaled = latents / tiny.vae.config.scaling_factor + tiny.vae.config.shift_factor
     theirs = tiny.vae.decode(scaled, return_dict=False)[0].permute(0, 2, 3, 1)
-    assert torch.allclose(decode_tiles(tiny, tokens, TILE), theirs, atol=1e-5)
+    assert torch.allclose(decode_tiles(tiny, tokens, TILE, 1), theirs, atol=1e-5)
 
 
 def test_nan_latents_stay_nan_and_alone(tiny: FluxModel):
     tokens = torch.randn(2, TOKENS, 64)
     tokens[1, 3] = torch.nan
-    decoded = decode_tiles(tiny, tokens, TILE)
+    decoded = decode_tiles(tiny, tokens, TILE, 2)
     assert decoded[0].isfinite().all()
     assert decoded[1].isnan().any()
+    good, bad = as_levels(decoded)
+    assert bad is None
+    assert good is not None
+    assert good.dtype == np.uint16
+
+
+def test_levels_span_the_range_and_are_clipped():
+    pixels = torch.tensor([-3.0, -1.0, 0.0, 1.0, 3.0]).expand(1, 1, 3, 5).permute(0, 1, 3, 2)
+    (levels,) = as_levels(pixels)
+    assert levels is not None
+    assert levels[0, :, 0].tolist() == [0, 0, round(TOP_LEVEL / 2), TOP_LEVEL, TOP_LEVEL]
+
+
+@pytest.mark.parametrize(("size", "batches"), [(1, [1, 1, 1]), (2, [2, 2]), (4, [4])])
+def test_every_batch_of_pictures_has_the_size_asked_for(
+    tiny: FluxModel, monkeypatch: pytest.MonkeyPatch, size: int, batches: list[int]
+):
+    seen: list[int] = []
+    encode = tiny.vae.encode
+    monkeypatch.setattr(tiny.vae, "encode", lambda x: (seen.append(len(x)), encode(x))[1])
+    encode_controls(tiny, [control(seed) for seed in range(3)], size)
+    assert seen == batches
 
 
 def field(tiny: FluxModel, seed: int) -> torch.Tensor:

@@ -1,20 +1,27 @@
-"""A row's step does not depend on its company."""
+"""A row's step does not depend on its company, and what a row has nothing to do with is not run for it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from serve_app.diffusion.latents import token_ids
-from serve_app.diffusion.loader import FluxModel
+from serve_app.diffusion.cache import History
+from serve_app.diffusion.loader import FluxModel, load_model
 from serve_app.diffusion.prompts import Prompt
-from serve_app.diffusion.step import Batch, denoise_step
+from serve_app.diffusion.step import Control, Networks, Row, denoise_step
+from tests.tiny_flux import build_tiny_flux
 
-TOLERANCE = 1e-5
-ROWS = 5
-SIDE = 8  # latents
+TOLERANCE = 1e-5  # float32; of values about 1
+TOLERANCE_BFLOAT16 = 0.1  # a value of 1 is rounded to 0.008 at some forty places
+AREA = (8, 8)  # latents
+SIZES = (1, 2, 4, 8)
 
 
 def random(seed: int, *shape: int) -> torch.Tensor:
@@ -25,112 +32,233 @@ def prompt(seed: int) -> Prompt:
     return Prompt(random(seed, 1, 6, 32), random(seed + 50, 1, 32))
 
 
-@pytest.fixture
-def batch(tiny: FluxModel) -> Batch:
-    """Rows that share nothing: two are guided by a negative prompt, one is without control."""
-    return Batch(
-        latents=random(1, ROWS, 16, 64),
-        control=random(2, ROWS, 16, 64),
-        sigma=torch.tensor([1.0, 0.8, 0.6, 0.3, 0.1]),
-        next_sigma=torch.tensor([0.9, 0.5, 0.55, 0.0, 0.05]),
-        guidance=torch.tensor([1.0, 3.5, 7.0, 0.0, 30.0]),
-        control_scale=torch.tensor([0.6, 0.0, 1.0, 2.0, 0.1]),
-        prompts=[prompt(seed) for seed in range(ROWS)],
-        negatives=[None, prompt(20), None, prompt(21), None],
-        true_cfg=torch.tensor([1.0, 4.0, 1.0, 2.0, 1.0]),
-        token_ids=token_ids(SIDE, SIDE, tiny.device, tiny.dtype),
-    )
+def source(seed: int, scale: float) -> Control:
+    return Control("controlnet", random(seed, 16, 64), scale)
 
 
-def rows(batch: Batch, picked: list[int]) -> Batch:
-    columns = ("latents", "control", "sigma", "next_sigma", "guidance", "control_scale", "true_cfg")
-    return replace(
-        batch,
-        prompts=[batch.prompts[row] for row in picked],
-        negatives=[batch.negatives[row] for row in picked],
-        **{name: getattr(batch, name)[picked] for name in columns},
-    )
+def moded(seed: int, scale: float, mode: int) -> Control:
+    return Control("union", random(seed, 16, 64), scale, mode)
+
+
+ROWS = [
+    Row(random(1, 16, 64), 1.0, 0.9, 1.0, (source(2, 0.6),), prompt(1)),
+    Row(random(3, 16, 64), 0.8, 0.5, 3.5, (), prompt(2), prompt(20), 4.0),
+    Row(random(4, 16, 64), 0.6, 0.55, 7.0, (source(5, 1.0), moded(6, 0.4, 0)), prompt(3)),
+    Row(random(7, 16, 64), 0.3, 0.0, 0.0, (moded(8, 2.0, 1),), prompt(4), prompt(21), 2.0),
+    Row(random(9, 16, 64), 0.1, 0.05, 30.0, (moded(10, 0.3, 2), moded(11, 0.7, 0)), prompt(5)),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def networks(union: FluxModel) -> Networks:
+    return Networks(union, SIZES)
+
+
+def step(networks: Networks, rows: Sequence[Row], size: int = 8) -> torch.Tensor:
+    return denoise_step(networks, rows, AREA, size)
 
 
 def greatest(difference: torch.Tensor) -> float:
     return difference.abs().max().item()
 
 
-def test_rows_that_share_nothing_equal_their_solo_steps(tiny: FluxModel, batch: Batch):
-    together = denoise_step(tiny, batch)
-    assert together.dtype == torch.float32
-    for row in range(ROWS):
-        alone = denoise_step(tiny, rows(batch, [row]))
-        assert greatest(together[row] - alone[0]) < TOLERANCE
-        assert greatest(alone[0] - batch.latents[row]) > 1e-2
+# Company
 
 
-def test_the_order_of_rows_makes_no_difference(tiny: FluxModel, batch: Batch):
-    order = [3, 1, 4, 0, 2]
-    moved = denoise_step(tiny, rows(batch, order))
-    assert greatest(moved - denoise_step(tiny, batch)[order]) < TOLERANCE
-
-
-@pytest.mark.parametrize("company", [[], [0]])
-def test_a_control_scale_of_zero_is_no_controlnet(
-    tiny: FluxModel, batch: Batch, company: list[int]
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.sampled_from(range(5)), min_size=1, max_size=8), st.data())
+def test_a_row_in_any_company_and_slot_equals_itself_alone(
+    networks: Networks, picked: list[int], data: st.DataObject
 ):
-    """Alone, where the ControlNet is not run, and beside a row that runs it."""
-    picked = [1, *company]
-    one = denoise_step(tiny, rows(batch, picked))[0]
-    other_control = replace(batch, control=random(99, ROWS, 16, 64))
-    assert greatest(one - denoise_step(tiny, rows(other_control, picked))[0]) < TOLERANCE
-    assert greatest(one - denoise_step(tiny, rows(batch, [1]))[0]) < TOLERANCE
+    size = data.draw(st.sampled_from([size for size in SIZES if size >= len(picked)]))
+    together = step(networks, [ROWS[n] for n in picked], size)
+    assert together.dtype == torch.float32
+    for slot, number in enumerate(picked):
+        alone = step(networks, [ROWS[number]], 1)[0]
+        assert greatest(together[slot] - alone) < TOLERANCE
+        assert greatest(alone - ROWS[number].latents) > 1e-2
+
+
+def test_in_bfloat16_company_changes_no_more_than_rounding(tmp_path: Path):
+    build_tiny_flux(tmp_path, takes_prompt=False, with_text_encoders=False, with_union=True)
+    model = load_model(tmp_path, torch.device("cpu"), torch.bfloat16)
+    networks = Networks(model, SIZES)
+
+    def rounded(given: Prompt) -> Prompt:
+        return Prompt(given.sequence.bfloat16(), given.pooled.bfloat16())
+
+    rows = [
+        replace(row, prompt=rounded(row.prompt), negative=row.negative and rounded(row.negative))
+        for row in ROWS
+    ]
+    together = step(networks, rows)
+    for slot, row in enumerate(rows):
+        assert greatest(together[slot] - step(networks, [row], 1)[0]) < TOLERANCE_BFLOAT16
+
+
+@pytest.mark.parametrize("spoilt", range(5))
+def test_a_row_of_nan_spoils_no_other(networks: Networks, spoilt: int):
+    rows = list(ROWS)
+    rows[spoilt] = replace(ROWS[spoilt], latents=torch.full((16, 64), torch.nan))
+    found, clean = step(networks, rows), step(networks, ROWS)
+    assert found[spoilt].isnan().all()
+    others = [row for row in range(5) if row != spoilt]
+    assert torch.equal(found[others], clean[others])
 
 
 @pytest.mark.parametrize(
-    ("field", "row", "value"),
+    ("number", "change"),
     [
-        ("sigma", 0, 0.7),
-        ("next_sigma", 0, 0.2),
-        ("guidance", 0, 9.0),
-        ("control_scale", 0, 0.1),
-        ("true_cfg", 1, 1.5),
+        (0, {"sigma": 0.7}),
+        (0, {"next_sigma": 0.2}),
+        (0, {"guidance": 9.0}),
+        (0, {"controls": (source(2, 0.1),)}),
+        (0, {"controls": (source(12, 0.6),)}),
+        (3, {"controls": (moded(8, 2.0, 2),)}),
+        (0, {"prompt": prompt(40)}),
+        (1, {"negative": prompt(41)}),
+        (1, {"true_cfg": 1.5}),
     ],
 )
-def test_each_number_acts_on_its_own_row_alone(
-    tiny: FluxModel, batch: Batch, field: str, row: int, value: float
+def test_each_word_acts_on_its_own_row_alone(
+    networks: Networks, number: int, change: dict[str, Any]
 ):
-    column = getattr(batch, field).clone()
-    column[row] = value
-    change = denoise_step(tiny, replace(batch, **{field: column})) - denoise_step(tiny, batch)
-    others = [other for other in range(ROWS) if other != row]
-    assert greatest(change[row]) > 1e-3
-    assert greatest(change[others]) < TOLERANCE
+    rows = list(ROWS)
+    rows[number] = replace(rows[number], **change)
+    changed = step(networks, rows) - step(networks, ROWS)
+    others = [other for other in range(5) if other != number]
+    assert greatest(changed[number]) > 1e-3
+    assert greatest(changed[others]) < TOLERANCE
 
 
-@pytest.mark.parametrize(("field", "row"), [("prompts", 0), ("negatives", 3)])
-def test_a_prompt_acts_on_its_own_row_alone(tiny: FluxModel, batch: Batch, field: str, row: int):
-    prompts = list(getattr(batch, field))
-    prompts[row] = prompt(40)
-    change = denoise_step(tiny, replace(batch, **{field: prompts})) - denoise_step(tiny, batch)
-    others = [other for other in range(ROWS) if other != row]
-    assert greatest(change[row]) > 1e-3
-    assert greatest(change[others]) < TOLERANCE
+def test_a_true_cfg_of_one_is_no_guidance(networks: Networks):
+    guided = replace(ROWS[1], true_cfg=1.0)
+    plain = replace(ROWS[1], negative=None)
+    assert greatest(step(networks, [guided]) - step(networks, [plain])) < TOLERANCE
 
 
-def test_a_true_cfg_of_one_is_no_guidance(tiny: FluxModel, batch: Batch):
-    one = replace(batch, true_cfg=torch.ones(ROWS))
-    none = replace(batch, negatives=[None] * ROWS)
-    assert greatest(denoise_step(tiny, one) - denoise_step(tiny, none)) < TOLERANCE
+def test_the_rows_are_not_changed(networks: Networks):
+    before = [row.latents.clone() for row in ROWS]
+    step(networks, ROWS)
+    assert all(torch.equal(row.latents, old) for row, old in zip(ROWS, before, strict=True))
 
 
-def test_a_row_of_nan_spoils_no_other(tiny: FluxModel, batch: Batch):
-    latents = batch.latents.clone()
-    latents[2] = torch.nan
-    spoilt = denoise_step(tiny, replace(batch, latents=latents))
-    others = [0, 1, 3, 4]
-    assert spoilt[2].isnan().all()
-    assert greatest(spoilt[others] - denoise_step(tiny, batch)[others]) < TOLERANCE
+# What is run, and at which sizes
 
 
-def test_the_batch_is_not_changed(tiny: FluxModel, batch: Batch):
-    before = batch.latents.clone(), batch.control.clone()
-    denoise_step(tiny, batch)
-    assert torch.equal(batch.latents, before[0])
-    assert torch.equal(batch.control, before[1])
+@pytest.fixture
+def passes(union: FluxModel) -> Iterator[list[tuple[str, int]]]:
+    """Each pass through a network's blocks: its name and batch size."""
+    found: list[tuple[str, int]] = []
+    modules = {"transformer": union.transformer, **union.controlnets}
+    handles = [
+        module.transformer_blocks[0].register_forward_hook(
+            lambda _m, _a, kwargs, _o, name=name: found.append(
+                (name, len(kwargs["hidden_states"]))
+            ),
+            with_kwargs=True,
+        )
+        for name, module in modules.items()
+    ]
+    yield found
+    for handle in handles:
+        handle.remove()
+
+
+@pytest.mark.parametrize(
+    ("picked", "size", "expected"),
+    [
+        ([0], 1, [("controlnet", 1), ("transformer", 1)]),
+        ([0], 4, [("controlnet", 1), ("transformer", 1)]),
+        ([1], 1, [("transformer", 1), ("transformer", 1)]),
+        ([0, 0, 0], 4, [("controlnet", 4), ("transformer", 4)]),
+        ([0, 2, 1, 1, 1], 8, [("controlnet", 2), ("union", 1), ("transformer", 8), ("transformer", 4)]),
+        ([4], 1, [("union", 1), ("union", 1), ("transformer", 1)]),
+        ([0, 3], 2, [("controlnet", 1), ("union", 1), ("transformer", 2), ("transformer", 1)]),
+    ],
+)  # fmt: skip
+def test_rows_with_nothing_to_do_are_left_out(
+    networks: Networks,
+    passes: list[tuple[str, int]],
+    picked: list[int],
+    size: int,
+    expected: list[tuple[str, int]],
+):
+    step(networks, [ROWS[n] for n in picked], size)
+    assert passes == expected
+
+
+def test_with_one_size_every_pass_has_it(union: FluxModel, passes: list[tuple[str, int]]):
+    step(Networks(union, (4,)), ROWS[:4], 4)
+    assert {size for _, size in passes} == {4}
+
+
+# Histories
+
+
+def remembering(row: Row, **changes: Any) -> Row:
+    return replace(row, histories=(History(), History()), **changes)
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_a_step_that_is_carried_on_to_its_own_noise_level_is_the_computed_one(
+    networks: Networks, number: int
+):
+    """So control acts exactly once, and the negative pass has a history of its own."""
+    row = remembering(ROWS[number])
+    computed = step(networks, [row], 1)
+    assert torch.equal(computed, step(networks, [ROWS[number]], 1))
+    assert greatest(step(networks, [replace(row, due=False)], 1) - computed) < TOLERANCE
+
+
+def test_rows_that_skip_leave_the_batch(networks: Networks, passes: list[tuple[str, int]]):
+    rows = [remembering(row) for row in ROWS]
+    step(networks, rows)
+    passes.clear()
+    due = [True, False, True, False, True]
+    mixed = [replace(row, due=now) for row, now in zip(rows, due, strict=True)]
+    together = step(networks, mixed)
+    assert passes == [
+        ("controlnet", 2),
+        ("union", 1),
+        ("union", 2),
+        ("transformer", 4),
+    ]
+    for slot, row in enumerate(ROWS):
+        assert greatest(together[slot] - step(networks, [row], 1)[0]) < TOLERANCE
+
+
+def test_where_all_skip_no_block_runs(networks: Networks, passes: list[tuple[str, int]]):
+    rows = [remembering(row) for row in ROWS]
+    step(networks, rows)
+    passes.clear()
+    step(networks, [replace(row, due=False) for row in rows])
+    assert passes == []
+
+
+def test_other_control_other_guidance_and_another_adapter_forget_the_past(union: FluxModel):
+    networks = Networks(union, SIZES)
+    row = remembering(ROWS[0])
+    history = row.histories[0] if row.histories else History()
+
+    def points(**changes: Any) -> int:
+        step(networks, [replace(row, **changes)], 1)
+        return len(history._points)
+
+    assert points() == 1
+    assert points(sigma=0.9) == 2
+    assert points(sigma=0.8) == 2
+    assert points(sigma=0.7, controls=(source(2, 0.5),)) == 1
+    assert points(sigma=0.6, controls=(source(2, 0.5),)) == 2
+    assert points(sigma=0.5, guidance=2.0, controls=(source(2, 0.5),)) == 1
+    networks.transformer.version = ("turbo", 1.0)
+    assert points(sigma=0.4, guidance=2.0, controls=(source(2, 0.5),)) == 1
+
+
+def test_a_history_holds_no_view_of_a_batch(networks: Networks):
+    rows = [remembering(row) for row in ROWS]
+    step(networks, rows)
+    for row in rows:
+        assert row.histories is not None
+        residual = row.histories[0].at(row.sigma)
+        assert residual.untyped_storage().nbytes() == residual.nbytes
