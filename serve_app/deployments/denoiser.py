@@ -11,6 +11,7 @@ from serve_app.engine.engine import Engine, StepsDone
 from serve_app.engine.task import PromptArrays, TileInputs, TileTask
 from serve_app.local import build_engine
 from serve_app.settings import Settings
+from serve_app.telemetry import EngineMetrics, flop_model
 from serve_app.tiling.levels import Levels
 
 
@@ -30,7 +31,9 @@ class Denoiser:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._engine = self.start_engine(settings)
+        self._metrics = EngineMetrics()
+        self._engine = self.start_engine(settings, self._metrics)
+        self._metrics.watch(self._engine)
         self._interval_s = settings.requests.progress_interval_s
 
     async def denoise(
@@ -66,11 +69,13 @@ class Denoiser:
     async def check_health(self) -> None:
         """Ray replaces the replica when this raises, or when the engine's thread gives no answer."""
         await self._engine.probe()
+        self._metrics.tell()
 
     @staticmethod
-    def start_engine(settings: Settings) -> Engine:
+    def start_engine(settings: Settings, metrics: EngineMetrics) -> Engine:
         """Loads the model; returns once every batch size is warm."""
-        return build_engine(settings, sharing_cores=settings.deployments.denoiser_replicas)
+        metrics.entry_flop = flop_model(settings.model)
+        return build_engine(settings, settings.deployments.denoiser_replicas, metrics)
 
     def __del__(self) -> None:
         engine = getattr(self, "_engine", None)

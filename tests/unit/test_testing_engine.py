@@ -7,10 +7,18 @@ import sys
 
 import pytest
 
-from serve_app.engine.scheduler import Kind
-from serve_app.engine.task import Entry
+from serve_app.engine.task import Entry, Kind
 from serve_app.errors import TileFailed
-from serve_app.testing_engine import IdentityDenoiser, IdentityRunner, PacedRunner, identity_engine
+from serve_app.settings import EngineSettings
+from serve_app.testing_engine import (
+    IdentityDenoiser,
+    IdentityRunner,
+    PacedRunner,
+    RooflineRunner,
+    Turn,
+    identity_engine,
+    roofline_s,
+)
 from tests.unit.engine.entries import crop, entry, inputs, task
 
 
@@ -73,6 +81,32 @@ def test_what_a_hook_raises_fails_the_turn():
 
     with pytest.raises(OSError, match="ENCODE"):
         encoded(PacedRunner(on_turn=refuse), 0)
+
+
+def test_the_roofline_is_the_published_table():
+    """Seconds of 28 steps at 790 TFLOP/s for tiles of 512 (where two fill the card), 768 and 1024 px."""
+    assert 28 * roofline_s(512, 2) == pytest.approx(2 * 0.83, rel=0.02)
+    assert 28 * roofline_s(768, 1) == pytest.approx(1.62, rel=0.02)
+    assert 28 * roofline_s(1024, 1) == pytest.approx(2.88, rel=0.02)
+    assert roofline_s(512, 2) / roofline_s(512, 1) == pytest.approx(1.25, rel=0.01)
+    assert roofline_s(1024, 8) == pytest.approx(8 * roofline_s(1024, 1))
+
+
+def test_the_roofline_runner_tells_its_costs_and_its_turns():
+    told: list[Turn] = []
+    runner = RooflineRunner(1024, EngineSettings(max_batch=4, vae_batch=2), 1e-3, told.append)
+    costs = runner.open()
+    assert costs[Kind.STEP, 4] == pytest.approx(1e-3 * roofline_s(1024, 4))
+    assert {size for kind, size in costs if kind is Kind.DECODE} == {1, 2}
+    entries = encoded(runner, 3, 4)
+    runner.step(entries, 4)
+    assert [(turn.kind, turn.size, turn.tiles) for turn in told] == [
+        (Kind.ENCODE, 2, (("request", 3), ("request", 4))),
+        (Kind.STEP, 4, (("request", 3), ("request", 4))),
+    ]
+    assert told[1].took_s == costs[Kind.STEP, 4]
+    assert told[1].started_s >= told[0].started_s + told[0].took_s
+    assert runner.decode(entries, 2)[0] is runner.rows[3]
 
 
 async def test_the_identity_denoiser_reports_every_step_and_gives_the_crop_back():
