@@ -112,8 +112,8 @@ def denoiser_options(args: Settings) -> dict[str, Any]:
             "autoscaling_config": {
                 "min_replicas": auto.min_replicas,
                 "max_replicas": auto.max_replicas,
-                # a full batch and the one that follows it: more than that is backlog
-                "target_ongoing_requests": 2 * engine.max_batch,
+                # a full batch, and a tile that is there when a place becomes free: more than that is backlog
+                "target_ongoing_requests": engine.max_batch + 1,
                 "look_back_period_s": auto.look_back_s,
                 # how often gateways report; Ray 2.60 does not read the variable that is to replace it
                 "metrics_interval_s": auto.look_back_s / 5,

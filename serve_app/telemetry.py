@@ -7,7 +7,7 @@ microseconds. It refuses to know pixels, requests and what the accelerator is.
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 from functools import lru_cache
 from threading import Lock
@@ -29,6 +29,7 @@ TILES_IN_ENGINE = "tessera_tiles_in_engine"
 TILES = "tessera_tiles"
 STEP_ROWS = "tessera_step_rows"
 TURN_SECONDS = "tessera_turn_seconds"
+BUSY_SECONDS = "tessera_busy_seconds"
 ROWS_SKIPPED = "tessera_rows_skipped"
 STEP_TFLOPS = "tessera_step_tflops"
 
@@ -74,7 +75,8 @@ class EngineMetrics:
         self._engine: Watched | None = None
         self._telling = Lock()
         self._told_at = float("-inf")
-        self._counted: Counter[str] = Counter()  # what the counters stand at
+        self._counted: dict[str, float] = defaultdict(float)  # what the counters stand at
+        self._busy_s: dict[str, float] = defaultdict(float)  # of each kind, ever
         self._flop = self._step_s = 0.0  # since they were told
         self._waiting = metrics.Gauge(TILES_WAITING, "Tiles that wait for a place.", ("priority",))
         self._load = metrics.Gauge(TILES_IN_ENGINE, "Tiles accepted and not yet answered.")
@@ -83,6 +85,7 @@ class EngineMetrics:
         self._skipped = metrics.Counter(ROWS_SKIPPED, "Rows that a residual cache spared a step.")
         self._rows = metrics.Histogram(STEP_ROWS, "Tiles that shared a step.", _ROWS)
         self._seconds = metrics.Histogram(TURN_SECONDS, "Seconds of a turn.", _SECONDS, ("kind",))
+        self._busy = metrics.Counter(BUSY_SECONDS, "Seconds of all turns together.", ("kind",))
 
     def watch(self, engine: Watched) -> None:
         """Tells of this engine from now on."""
@@ -91,7 +94,9 @@ class EngineMetrics:
 
     def __call__(self, work: Work, seconds: float) -> None:
         """Notes a turn. Called on the engine's thread."""
-        self._seconds.observe(seconds, {"kind": work.kind.name.lower()})
+        kind = work.kind.name.lower()
+        self._seconds.observe(seconds, {"kind": kind})
+        self._busy_s[kind] += seconds
         if work.kind is Kind.STEP:
             self._rows.observe(len(work.entries))
             if self.entry_flop is not None:
@@ -113,13 +118,15 @@ class EngineMetrics:
             for outcome in ("done", "cancelled", "failed", "late"):
                 self._count(self._tiles, getattr(engine, f"tiles_{outcome}"), outcome=outcome)
             self._count(self._skipped, engine.rows_skipped)
+            for kind, total_s in list(self._busy_s.items()):
+                self._count(self._busy, total_s, kind=kind)
             if self.entry_flop is not None:
                 self._tflops.set(self._flop / self._step_s / 1e12 if self._step_s else 0)
             self._flop = self._step_s = 0
 
-    def _count(self, counter: metrics.Counter, total: int, **tags: str) -> None:
+    def _count(self, counter: metrics.Counter, total: float, **tags: str) -> None:
         """Brings a counter to a total."""
-        name = tags.get("outcome", ROWS_SKIPPED)
+        name = next(iter(tags.values()), ROWS_SKIPPED)
         if total > self._counted[name]:
             counter.inc(total - self._counted[name], tags)
             self._counted[name] = total

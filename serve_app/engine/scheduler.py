@@ -7,8 +7,9 @@ Each class of priority has a lane with as many places as a batch has rows. Betwe
 2. Within it, what is finished is decoded, since that answers a caller and frees a place; then waiting tiles
    join while places are free, tenants and their requests in turn; then those that run make a step. Between two
    steps, decoding and joining take about a step's time at most.
-3. The step's batch size is a static one, the cheapest for each tile by the measured cost table. Tiles of the
-   other lane ride along where that makes the step hardly longer.
+3. The step's batch size is a static one, the smallest that is about the cheapest for each tile by the measured
+   cost table; those who joined first run, so that where company gains nothing tiles end one after the other, not
+   all at the end. Tiles of the other lane ride along where that makes the step hardly longer.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from serve_app.errors import Busy
 from serve_app.settings import EngineSettings
 
 Key = TypeVar("Key", bound=Hashable)
+
+_ABOUT = 1.05  # a gain below 5 % is not worth that tiles wait for each other
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,7 @@ class CostTable:
 
     Args:
         seconds: What was measured; a size that was not is taken as proportional to the nearest below. Of a kind
-            never measured, a tile is taken to cost a unit for a step and a quarter for the autoencoder.
+            never measured, a batch is taken to cost a unit for a step and a quarter for the autoencoder.
     """
 
     def __init__(self, seconds: Mapping[tuple[Kind, int], float] | None = None) -> None:
@@ -60,13 +63,14 @@ class CostTable:
         """What a batch of this size takes."""
         known = [n for of, n in self._seconds if of is kind]
         if not known:
-            return size * (1.0 if kind is Kind.STEP else 0.25)
+            return 1.0 if kind is Kind.STEP else 0.25
         near = max((n for n in known if n <= size), default=min(known))
         return self._seconds[kind, near] * size / near
 
     def cheapest(self, kind: Kind, sizes: Sequence[int], rows: int) -> int:
-        """The size at which each of so many waiting rows costs least; the larger one of equals."""
-        return min(sizes, key=lambda size: (self.seconds(kind, size) / min(size, rows), -size))
+        """The smallest size at which each of so many rows costs about as little as it can."""
+        each = {size: self.seconds(kind, size) / min(size, rows) for size in sizes}
+        return next(size for size in sizes if each[size] <= _ABOUT * min(each.values()))
 
 
 class Shares(Generic[Key]):
@@ -159,9 +163,8 @@ class Lane:
             self._tenants.leave(tenant)
 
     def standing(self, phase: Phase) -> list[Entry]:
-        """Those with a place who are in a phase, who ran longest ago first."""
-        found = [entry for entry in self._inside.values() if entry.phase is phase]
-        return sorted(found, key=lambda entry: (entry.last_turn, entry.id))
+        """Those with a place who are in a phase, who joined first first."""
+        return [entry for entry in self._inside.values() if entry.phase is phase]
 
     def join(self, most: int) -> list[Entry]:
         """Gives places to those who are due, at most so many, all of one shape."""
@@ -204,7 +207,6 @@ class Scheduler:
         self._lanes = {of: Lane(settings.max_batch, settings.max_waiting) for of in Priority}
         self._shares = Shares[Priority]()
         self._entries: dict[int, Entry] = {}
-        self._turns = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -244,9 +246,8 @@ class Scheduler:
         if not self._shares:
             return None
         lane = self._lanes[self._shares.due()]
-        running = lane.standing(Phase.RUNNING)
-        step_s = self._step_s(_fit(self._sizes, len(running))) if running else float("inf")
-        if lane.vae_s < step_s:
+        step = self._step(lane)
+        if step is None or lane.vae_s < self._step_s(step.size):
             most = self._vae_sizes[-1]
             if finishing := lane.standing(Phase.FINISHING):
                 shape = finishing[0].bucket.shape
@@ -254,11 +255,10 @@ class Scheduler:
                 return self._work(Kind.DECODE, alike[:most])
             if joined := lane.join(most):
                 return self._work(Kind.ENCODE, joined)
-        return self._step(lane, running)
+        return step
 
     def settle(self, work: Work, ended: Collection[int]) -> None:
         """Notes that a work was done: moves its entries on and forgets those that have ended."""
-        self._turns += 1
         seconds = self.costs.seconds(work.kind, work.size)
         for entry in work.entries:
             priority = entry.task.priority
@@ -266,18 +266,19 @@ class Scheduler:
             self._shares.charge(priority, each_s / self._weights[priority])
             lane = self._lanes[priority]
             lane.vae_s = 0 if work.kind is Kind.STEP else lane.vae_s + each_s
-            entry.last_turn = self._turns
             entry.steps_done += work.kind is Kind.STEP
             entry.phase = Phase.RUNNING if entry.steps_done < entry.steps else Phase.FINISHING
         self.drop(one.id for one in work.entries if work.kind is Kind.DECODE or one.id in ended)
 
-    def _step(self, lane: Lane, running: list[Entry]) -> Work:
-        """A step of those who ran longest ago and share a bucket, at the size that is cheapest for each."""
+    def _step(self, lane: Lane) -> Work | None:
+        """A step of those who joined first and share a bucket, at the size that is cheapest for each."""
+        if not (running := lane.standing(Phase.RUNNING)):
+            return None
         bucket = running[0].bucket
         rows = [entry for entry in running if entry.bucket == bucket]
         size = self.costs.cheapest(Kind.STEP, self._sizes, len(rows))
         rows = rows[:size]
-        most_s = self._slowdown * self.costs.seconds(Kind.STEP, size)
+        most_s = self._slowdown * self._step_s(size)
         wide = max(n for n in self._sizes if n == size or self._step_s(n) <= most_s)
         for other in self._lanes.values():
             if other is not lane:

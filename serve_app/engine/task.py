@@ -111,7 +111,6 @@ class Entry:
         deadline: The engine's clock when it is too late, s; None is never.
         phase: Where it stands.
         steps_done: Steps run so far.
-        last_turn: The turn in which it last took part.
     """
 
     id: int
@@ -121,7 +120,6 @@ class Entry:
     deadline: float | None = None
     phase: Phase = Phase.WAITING
     steps_done: int = 0
-    last_turn: int = -1
 
 
 class Runner(Protocol):

@@ -16,6 +16,7 @@ from tests.unit.engine.entries import entry
 
 Turn = tuple[Kind, list[int]]
 BATCH = Priority.BATCH
+LINEAR = CostTable({(Kind.STEP, 1): 1, (Kind.ENCODE, 1): 0.25, (Kind.DECODE, 1): 0.25})
 
 
 def turn(scheduler: Scheduler, failed: tuple[int, ...] = ()) -> Turn | None:
@@ -29,6 +30,13 @@ def turn(scheduler: Scheduler, failed: tuple[int, ...] = ()) -> Turn | None:
 
 def turns(scheduler: Scheduler) -> list[Turn]:
     return list(iter(lambda: turn(scheduler), None))
+
+
+def turns_until(scheduler: Scheduler, decoded: int) -> list[Turn]:
+    found = [turn(scheduler) or (Kind.STEP, [])]
+    while found[-1] != (Kind.DECODE, [decoded]):
+        found.append(turn(scheduler) or (Kind.STEP, []))
+    return found
 
 
 def steps_of(scheduler: Scheduler) -> Iterator[list[int]]:
@@ -84,10 +92,20 @@ def test_who_comes_first_runs_first():
 
 
 @pytest.mark.parametrize("differ", [{"side_px": 16}, {"lora": "turbo"}])
-def test_two_buckets_never_share_a_step_and_take_turns(differ: dict[str, Any]):
+def test_two_buckets_never_share_a_step(differ: dict[str, Any]):
     entries = [entry(number, 3, **(differ if number % 2 else {})) for number in range(4)]
     steps = list(steps_of(filled(*entries, max_batch=4)))
-    assert steps == [[0, 2], [1, 3]] * 3
+    assert sorted(steps) == [[0, 2]] * 3 + [[1, 3]] * 3
+
+
+def test_where_company_gains_nothing_tiles_end_one_after_the_other():
+    scheduler = filled(entry(0), entry(1), entry(2), max_batch=4, vae_batch=1)
+    scheduler.costs = LINEAR
+    decoded_after = [
+        sum(kind is Kind.STEP for kind, _ in done)
+        for done in (turns_until(scheduler, number) for number in range(3))
+    ]
+    assert decoded_after == [2, 2, 2]  # each two steps after the one before, not all after six
 
 
 def test_one_more_than_may_wait_is_refused():
@@ -162,8 +180,9 @@ def test_the_autoencoder_takes_no_longer_than_the_step_that_follows():
 
 def test_an_interactive_tile_stops_batch_tiles_between_two_steps():
     scheduler = filled(*(entry(n, steps=4, priority=BATCH) for n in range(2)))
+    scheduler.costs = LINEAR
     assert turn(scheduler) == (Kind.ENCODE, [0, 1])
-    assert turn(scheduler) == (Kind.STEP, [0, 1])
+    assert turn(scheduler) == (Kind.STEP, [0])
     scheduler.add(entry(2, steps=2))
     assert [turn(scheduler) for _ in range(3)] == [
         (Kind.ENCODE, [2]),
@@ -210,7 +229,11 @@ def sizes_run(costs: dict[int, float], rows: int, exact: bool = False) -> list[t
 
 def test_the_size_is_the_cheapest_for_each_row():
     linear = {1: 1, 2: 2, 4: 4, 8: 8}
-    assert sizes_run(linear, 3) == [(2, 2), (1, 1)]
+    assert sizes_run(linear, 3) == [(1, 1)] * 3
+    hardly_better = {1: 1, 2: 1.95, 4: 3.9, 8: 7.8}
+    assert sizes_run(hardly_better, 2) == [(1, 1)] * 2
+    halves = {1: 1, 2: 1, 4: 2, 8: 4}
+    assert sizes_run(halves, 3) == [(2, 2), (1, 1)]
     flat = {1: 1, 2: 1.1, 4: 1.2, 8: 1.3}
     assert sizes_run(flat, 3) == [(3, 4)]  # one row is padding
     assert sizes_run(flat, 5) == [(5, 8)]
