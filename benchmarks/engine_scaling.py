@@ -31,9 +31,7 @@ from serve_app.testing_engine import roofline_s
 TITLE = "One picture over many denoisers"
 PACED_AS_PX = 1024
 MAX_BATCH = 4
-TILES_AT_ONCE = (
-    24  # three for each of eight denoisers: none runs dry, and the last tiles find their place late
-)
+TILES_AT_ONCE = 64  # as in configs/kuberay.yaml
 SMALL_SHARE = 0.1
 """Share of all denoisers' time that the small pictures ask for."""
 

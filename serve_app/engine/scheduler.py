@@ -8,8 +8,8 @@ Each class of priority has a lane with as many places as a batch has rows. Betwe
    join while places are free, tenants and their requests in turn; then those that run make a step. Between two
    steps, decoding and joining take about a step's time at most.
 3. The step's batch size is a static one, the smallest that is about the cheapest for each tile by the measured
-   cost table; those who joined first run, so that where company gains nothing tiles end one after the other, not
-   all at the end. Tiles of the other lane ride along where that makes the step hardly longer.
+   cost table; those who joined first run. So where company gains nothing, tiles end one after the other. Tiles
+   of the other lane ride along where that makes the step hardly longer.
 """
 
 from __future__ import annotations
