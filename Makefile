@@ -63,8 +63,9 @@ format: $(INSTALLED_DEV) ## Format the code and mend what ruff can mend
 bench: $(INSTALLED_DEV) ## Measure what serving costs against the bare engine and diffusers' pipeline
 	$(BIN)/python -m benchmarks.serving $(ARGS)
 
-bench-engine: $(INSTALLED_DEV) ## Measure the engine against request-level batching and a queue, and over replicas; ARGS='--only e'
+bench-engine: $(INSTALLED_DEV) ## Measure the engine against request-level batching and a queue, over replicas, and its cache; ARGS='--only e'
 	$(BIN)/python -m benchmarks.engine $(ARGS)
+	@$(if $(ARGS),,$(BIN)/python -m benchmarks.cache)
 
 bench-gpu: $(INSTALLED_DEV) ## Measure FLUX.1-dev on a GPU, with random weights, against diffusers' pipeline; ARGS='--only fp8'
 	$(BIN)/python -m benchmarks.gpu $(ARGS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 
 from serve_app.engine.engine import Engine, StepsDone
 from serve_app.engine.task import PromptArrays, TileInputs, TileTask
+from serve_app.errors import ReplicaLost
 from serve_app.local import build_engine
 from serve_app.settings import Settings
 from serve_app.telemetry import EngineMetrics, flop_model
@@ -53,14 +55,19 @@ class Denoiser:
         told = time.monotonic()
         controls = len(task.params.all_controls)
         tile_inputs = TileInputs(inputs[:controls], inputs[controls:])  # type: ignore[arg-type]
-        async with aclosing(self._engine.denoise(task, tile_inputs)) as events:
-            async for event in events:
-                if not isinstance(event, StepsDone):
-                    yield StepsDone(task.params.steps, task.params.steps)
-                    yield event
-                elif event.done < event.total and time.monotonic() - told >= self._interval_s:
-                    told = time.monotonic()
-                    yield event
+        try:
+            async with aclosing(self._engine.denoise(task, tile_inputs)) as events:
+                async for event in events:
+                    if not isinstance(event, StepsDone):
+                        yield StepsDone(task.params.steps, task.params.steps)
+                        yield event
+                    elif event.done < event.total and time.monotonic() - told >= self._interval_s:
+                        told = time.monotonic()
+                        yield event
+        except ReplicaLost:
+            # Ray would go on sending tiles until three health checks have failed: half a minute, and all of
+            # them here, to the replica that is done soonest. A process that is gone gets none.
+            os._exit(1)
 
     def load(self) -> EngineLoad:
         """What this replica's engine is at."""

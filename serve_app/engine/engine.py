@@ -102,11 +102,14 @@ class Engine:
         asked: Future[None] = Future()
 
         def ask() -> None:
+            if not asked.set_running_or_notify_cancel():
+                return  # nobody waits any more
             try:
                 self._runner.probe()
-                asked.set_result(None)
             except Exception as error:
                 asked.set_exception(error)
+            else:
+                asked.set_result(None)
 
         self._enter(ask)
         await asyncio.wrap_future(asked)

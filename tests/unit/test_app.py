@@ -10,8 +10,9 @@ import yaml
 from pydantic import ValidationError
 from ray.serve import Application
 from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
+from ray.serve.config import AutoscalingConfig
 
-from serve_app.app import _check_port, build_app, main, read_settings
+from serve_app.app import _check_port, build_app, denoiser_options, main, read_settings
 from serve_app.errors import ConfigurationError
 from serve_app.settings import Settings
 
@@ -104,3 +105,27 @@ def test_a_folder_of_adapters_that_is_not_there_is_refused(tmp_path: Path) -> No
     args = Settings.parse({"model": {"source": "mini", "loras": str(tmp_path / "nowhere")}})
     with pytest.raises(ConfigurationError, match=r"model\.loras"):
         build_app(args)
+
+
+def test_what_ray_is_told_of_the_denoisers_follows_from_the_engine() -> None:
+    engine, requests = (
+        {"max_batch": 4, "max_waiting": 10},
+        {"pictures_at_once": 3, "tiles_at_once": 5},
+    )
+    fixed = denoiser_options(
+        Settings.parse(
+            {"engine": engine, "requests": requests, "deployments": {"denoiser_replicas": 6}}
+        )
+    )
+    assert fixed["num_replicas"] == 6
+    assert fixed["max_ongoing_requests"] == 2 * (4 + 10)  # both lanes' places and queues
+    assert fixed["max_queued_requests"] == 3 * 5
+    follows = denoiser_options(
+        Settings.parse(
+            {"engine": engine, "deployments": {"denoiser_autoscaling": {"max_replicas": 9}}}
+        )
+    )
+    assert "num_replicas" not in follows
+    scaling = AutoscalingConfig(**follows["autoscaling_config"])
+    assert (scaling.min_replicas, scaling.max_replicas) == (0, 9)
+    assert scaling.target_ongoing_requests == 4 + 1
