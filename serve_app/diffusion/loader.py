@@ -112,6 +112,7 @@ def load_model(
     vae_scale = 2 ** (len(vae.config.block_out_channels) - 1)
     _check_grid(info, folder, vae_scale)
     transformer, controlnets = load_networks(parts, dtype)
+    _check_modes(info, folder, controlnets)
     # before blocks are quantised or compiled
     adapters = Adapters(transformer, settings.model.loras)
     accelerate(transformer, controlnets, settings.engine, device, prompt)
@@ -201,6 +202,17 @@ def _check_grid(info: ModelInfo, folder: Path, vae_scale: int) -> None:
             f"{vae_scale * TOKEN_LATENTS} px",
             field="align_px",
         )
+
+
+def _check_modes(info: ModelInfo, folder: Path, controlnets: dict[str, Any]) -> None:
+    for name, control in info.controls.items():
+        union = bool(controlnets[control.component].union)
+        if union != (control.mode is not None):
+            raise ConfigurationError(
+                f"{folder}: controls.{name}: {control.component} is {'a' if union else 'no'} "
+                f"ControlNet-Union, so it takes {'a' if union else 'no'} mode",
+                field=f"controls.{name}.mode",
+            )
 
 
 def _load(kind: Any, name: str, folder: Path, dtype: torch.dtype) -> Any:

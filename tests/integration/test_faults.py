@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -14,10 +16,16 @@ import ray
 from PIL import Image
 from ray import serve
 
-from serve_app.app import APP_NAME
+from serve_app.app import APP_NAME, compose
+from serve_app.engine.engine import Engine
+from serve_app.engine.scheduler import Scheduler
+from serve_app.engine.task import Entry
 from serve_app.errors import InvalidParameter
-from serve_app.testing import photo_like, png_bytes
-from serve_app.testing_app import PacedSettings, build_paced_app
+from serve_app.settings import Settings
+from serve_app.telemetry import EngineMetrics
+from serve_app.testing import FAKE_MODEL, photo_like, png_bytes
+from serve_app.testing_app import PacedDenoiser, PacedSettings, build_paced_app
+from serve_app.testing_engine import RooflineRunner
 from tests.integration.conftest import Application
 
 pytestmark = pytest.mark.integration
@@ -84,3 +92,49 @@ def test_a_killed_replica_does_not_cost_the_picture(application: Application) ->
     )
     assert first.shape == (480, 480, 3)
     assert np.abs(first - second).max() <= 1
+
+
+class OnceBrokenRunner(RooflineRunner):
+    """Loses its accelerator at its first step, unless a file says that another replica's was lost before."""
+
+    def __init__(self, settings: PacedSettings, mark: Path) -> None:
+        super().__init__(settings.paced_as_px, settings.engine, settings.pace)
+        self._mark = mark
+        self._broken = False
+
+    def step(self, entries: Sequence[Entry], size: int) -> None:
+        if not self._mark.exists():
+            self._mark.touch()
+            self._broken = True
+        self.probe()
+        super().step(entries, size)
+
+    def probe(self) -> None:
+        if self._broken:
+            raise RuntimeError("an illegal memory access")
+
+
+@pytest.mark.usefixtures("cluster_port")
+def test_a_replica_without_its_accelerator_takes_no_more_tiles(tmp_path: Path) -> None:
+    """It would be done with each at once, so the router would send it all of them."""
+    paced = PacedSettings.model_validate(
+        {"pace": 0.1, "deployments": {"denoiser_cpus": 0.1, "denoiser_replicas": 2}}
+    )
+    mark = tmp_path / "broken"
+
+    class OnceBrokenDenoiser(PacedDenoiser):
+        @staticmethod
+        def start_engine(settings: Settings, metrics: EngineMetrics) -> Engine:
+            return Engine(OnceBrokenRunner(paced, mark), Scheduler(paced.engine), metrics)
+
+    serve.run(compose(paced, FAKE_MODEL, OnceBrokenDenoiser), name="broken", route_prefix="/broken")
+    handle = serve.get_app_handle("broken")
+    picture = png_bytes(photo_like(500, 500))
+    answers = [
+        handle.upscale.remote(picture, {"scale": 1, "steps": 4}).result(timeout_s=60)
+        for _ in range(2)
+    ]
+    assert mark.exists()
+    assert answers[0].tiles_retried > 0
+    assert answers[1].tiles_retried == 0
+    serve.delete("broken")

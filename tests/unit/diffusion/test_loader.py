@@ -185,6 +185,21 @@ def test_a_grid_that_is_not_one_token_is_refused(folder: Path):
     assert "8 px" in error.detail
 
 
+def test_a_mode_that_its_controlnet_does_not_read_is_refused(folder: Path):
+    describe(folder, controls={"upscale": {"picture": "source", "mode": 0}})
+    error = fault(folder)
+    assert error.field == "controls.upscale.mode"
+    assert "no ControlNet-Union" in error.detail
+
+
+def test_a_union_without_a_mode_is_refused(tmp_path: Path):
+    folder = build_tiny_flux(
+        tmp_path, takes_prompt=False, with_text_encoders=False, with_union=True
+    )
+    describe(folder, controls={"upscale": {"picture": "source", "component": "union"}})
+    assert fault(folder).field == "controls.upscale.mode"
+
+
 def test_neither_embeddings_nor_encoders_is_refused(folder: Path):
     (folder / EMBEDS_FILE).unlink()
     error = fault(folder)

@@ -321,6 +321,21 @@ async def test_a_probe_is_answered_between_turns_and_raises_what_the_accelerator
         await engine.probe()
 
 
+async def test_a_probe_that_nobody_waits_for_any_more_harms_nothing(start: Start):
+    bar = Turnstile()
+    engine = start(PacedRunner(on_turn=bar))
+    running = await submit(engine, task(0))
+    await bar.at_bar()
+    probing = asyncio.create_task(engine.probe())
+    await asyncio.sleep(0)
+    probing.cancel()
+    await asyncio.gather(probing, return_exceptions=True)
+    bar.open()
+    (found,) = await outcomes(running)
+    assert isinstance(found, np.ndarray)
+    await engine.probe()
+
+
 async def test_an_accelerator_that_died_hands_all_tiles_back(
     start: Start, caplog: pytest.LogCaptureFixture
 ):
