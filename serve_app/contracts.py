@@ -143,6 +143,10 @@ def resolve(params: UpscaleParams, model: ModelInfo, drawn_seed: int) -> Resolve
         )
     gaps: dict[str, Any] = {"width": None, "height": None, "prompt": "", "negative_prompt": ""}
     gaps |= {"lora": "", "lora_scale": 1.0}
+    if not chosen.get("lora"):
+        chosen.pop(
+            "lora_scale", None
+        )  # without an adapter it says nothing, and must not part batches
     controls = [_resolve_control(control, model) for control in params.controls or ()]
     return ResolvedParams.model_validate(gaps | chosen | {"controls": controls})
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from serve_app.contracts import Priority
 from serve_app.engine.scheduler import CostTable, Scheduler, Work
 from serve_app.engine.task import Entry, Kind, Runner, TileInputs, TileTask
-from serve_app.errors import DeadlineExceeded, ReplicaLost, TesseraError, TileFailed
+from serve_app.errors import Busy, DeadlineExceeded, ReplicaLost, TesseraError, TileFailed
 from serve_app.tiling.levels import Levels
 
 logger = logging.getLogger("tessera.engine")
@@ -139,7 +139,7 @@ class Engine:
             `StepsDone` after each step; last of all the tile's pixels, (height, width, 3).
 
         Raises:
-            Busy: too many tiles wait already.
+            Busy: too many tiles wait, and this request has most of them.
             DeadlineExceeded: the task's time is over; it left between two steps.
             TileFailed: this tile could not be computed.
             ReplicaLost: the engine was closed; another one may be asked.
@@ -207,12 +207,10 @@ class Engine:
                 return
 
     def _accept(self, caller: _Caller) -> None:
-        try:
-            self._scheduler.add(caller.entry)
-        except TesseraError as error:
-            caller.tell(error)
-        else:
-            self._callers[caller.entry.id] = caller
+        self._callers[caller.entry.id] = caller
+        if surplus := self._scheduler.add(caller.entry):
+            self._callers[surplus.id].tell(Busy("the engine's queue is full", retry_after_s=1))
+            self._leave(surplus.id)
 
     def _cancel(self, entry_id: int) -> None:
         """The caller has gone, or has had the answer."""
@@ -251,7 +249,7 @@ class Engine:
                 return {entry.id: _as_failure(entry, error)}
         ends: dict[int, Levels | TesseraError] = {}
         for entry in work.entries:
-            ends |= self._perform(work.of(entry))
+            ends |= self._perform(self._scheduler.alone(work, entry))
         return ends
 
     def _attempt(self, work: Work) -> dict[int, Levels | TesseraError]:

@@ -20,7 +20,6 @@ from typing import Generic, TypeVar
 
 from serve_app.contracts import Priority
 from serve_app.engine.task import Entry, Kind, Phase
-from serve_app.errors import Busy
 from serve_app.settings import EngineSettings
 
 Key = TypeVar("Key", bound=Hashable)
@@ -36,10 +35,6 @@ class Work:
     entries: tuple[Entry, ...]
     size: int
 
-    def of(self, entry: Entry) -> Work:
-        """The same for one entry alone, at the same size: shapes stay those that are warm."""
-        return Work(self.kind, (entry,), self.size)
-
 
 def static_sizes(most: int, exact: bool = False) -> tuple[int, ...]:
     """The batch sizes that are warmed and run: 1, 2, 4 ... `most`; with `exact` only `most`."""
@@ -52,8 +47,7 @@ class CostTable:
     """Seconds of each kind of work at each static batch size, as measured.
 
     Args:
-        seconds: What was measured; a size that was not is taken as proportional to the nearest below. Of a kind
-            never measured, a batch is taken to cost a unit for a step and a quarter for the autoencoder.
+        seconds: What was measured. A size that was not is taken as proportional to the nearest below.
     """
 
     def __init__(self, seconds: Mapping[tuple[Kind, int], float] | None = None) -> None:
@@ -63,7 +57,7 @@ class CostTable:
         """What a batch of this size takes."""
         known = [n for of, n in self._seconds if of is kind]
         if not known:
-            return 1.0 if kind is Kind.STEP else 0.25
+            return 1.0 if kind is Kind.STEP else 0.25  # nothing measured: in units of a step
         near = max((n for n in known if n <= size), default=min(known))
         return self._seconds[kind, near] * size / near
 
@@ -116,7 +110,7 @@ class Lane:
 
     Args:
         places: Most entries that run together.
-        most_waiting: Most that wait; one more is refused.
+        most_waiting: Most that wait.
     """
 
     def __init__(self, places: int, most_waiting: int) -> None:
@@ -132,11 +126,8 @@ class Lane:
     def __len__(self) -> int:
         return self.waiting + len(self._inside)
 
-    def add(self, entry: Entry) -> None:
-        """Lets an entry wait, or raises Busy."""
-        if self.waiting >= self._most_waiting:
-            detail = f"{self.waiting} {entry.task.priority} tiles are waiting at this engine"
-            raise Busy(detail, retry_after_s=1)
+    def add(self, entry: Entry) -> Entry | None:
+        """Lets an entry wait. If too many do then, the newest one of whoever has most of them is too much."""
         tenant, request = entry.task.tenant, entry.task.request_id
         if tenant not in self._waiting:
             self._tenants.enter(tenant)
@@ -146,6 +137,12 @@ class Lane:
             self._waiting[tenant][request] = {}
         self._waiting[tenant][request][entry.id] = entry
         self.waiting += 1
+        if self.waiting <= self._most_waiting:
+            return None
+        tenants = reversed(self._waiting.values())  # of equals, the one that came last
+        requests = max(tenants, key=lambda found: sum(map(len, found.values())))
+        entries = max(reversed(requests.values()), key=len)
+        return next(reversed(entries.values()))
 
     def remove(self, entry: Entry) -> None:
         """Forgets an entry, wherever it stands."""
@@ -215,18 +212,19 @@ class Scheduler:
         """How many entries of a class wait for a place."""
         return self._lanes[priority].waiting
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: Entry) -> Entry | None:
         """Accepts an entry.
 
-        Raises:
-            Busy: if too many of its class are waiting already.
+        Returns:
+            Who must go because too many of a class wait, forgotten already: never one of few for many.
         """
         priority = entry.task.priority
-        was_idle = not self._lanes[priority]
-        self._lanes[priority].add(entry)
-        self._entries[entry.id] = entry
-        if was_idle:
+        if not self._lanes[priority]:
             self._shares.enter(priority)
+        self._entries[entry.id] = entry
+        if surplus := self._lanes[priority].add(entry):
+            self.drop([surplus.id])
+        return surplus
 
     def drop(self, ids: Iterable[int]) -> None:
         """Forgets entries, wherever they stand; unknown ones are ignored."""
@@ -256,6 +254,10 @@ class Scheduler:
             if joined := lane.join(most):
                 return self._work(Kind.ENCODE, joined)
         return step
+
+    def alone(self, work: Work, entry: Entry) -> Work:
+        """The same work for one of its entries, at the smallest size."""
+        return self._work(work.kind, [entry])
 
     def settle(self, work: Work, ended: Collection[int]) -> None:
         """Notes that a work was done: moves its entries on and forgets those that have ended."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -37,6 +38,7 @@ class Simulation:
         self.scheduler.costs = CostTable(LINEAR)
         self._arrivals: list[tuple[float, int, Entry]] = []
         self._ids = itertools.count()
+        self._draw = random.Random(0)
 
     def arrive(self, at: float, **given: object) -> int:
         new = entry(next(self._ids), **{"steps": STEPS} | given)  # type: ignore[arg-type]
@@ -46,7 +48,10 @@ class Simulation:
     def run(self, until: Callable[[], bool]) -> None:
         while not until():
             while self._arrivals and self._arrivals[0][0] <= self.now:
-                self.scheduler.add(heapq.heappop(self._arrivals)[2])
+                surplus = self.scheduler.add(heapq.heappop(self._arrivals)[2])
+                if surplus is not None:  # comes again after a while, as tiles at a gateway do
+                    pause_s = self._draw.uniform(0.5, 1.5)
+                    heapq.heappush(self._arrivals, (self.now + pause_s, surplus.id, surplus))
             work = self.scheduler.next()
             if work is None:
                 self.now = self._arrivals[0][0]
@@ -65,8 +70,8 @@ class Simulation:
         return mine / sum(self.served_s.values())
 
 
-def simulation(max_batch: int = 4, batch_share: float = 0.2) -> Simulation:
-    sizes = EngineSettings(max_batch=max_batch, max_waiting=1000, batch_share=batch_share)
+def simulation(max_batch: int = 4, batch_share: float = 0.2, max_waiting: int = 1000) -> Simulation:
+    sizes = EngineSettings(max_batch=max_batch, max_waiting=max_waiting, batch_share=batch_share)
     return Simulation(Scheduler(sizes))
 
 
@@ -168,3 +173,14 @@ def test_a_large_request_goes_on_while_small_ones_never_end():
     found.run(until=lambda: found.now > 4000)
     # more small ones wait all the time, over 60 at the end; each is somebody's as good as the large one
     assert found.share_of("interactive/tenant/large") > 0.04
+
+
+def test_a_full_queue_costs_the_one_who_fills_it():
+    """Tiles that find it full come again by chance; the one of a small request must not have to."""
+    for tenant in ("tenant", "another"):
+        found = simulation(max_waiting=28)
+        for _ in range(200):
+            found.arrive(0, request_id="large")
+        small = found.arrive(500, request_id="small", tenant=tenant)
+        found.run(until=lambda found=found, small=small: small in found.ended)  # type: ignore[misc]
+        assert found.ended[small] - 500 <= (4 + 1) * ALONE_S

@@ -10,7 +10,6 @@ import pytest
 from serve_app.contracts import Priority
 from serve_app.engine.scheduler import CostTable, Scheduler, Shares, static_sizes
 from serve_app.engine.task import Entry, Kind, Phase
-from serve_app.errors import Busy
 from serve_app.settings import EngineSettings
 from tests.unit.engine.entries import entry
 
@@ -108,14 +107,23 @@ def test_where_company_gains_nothing_tiles_end_one_after_the_other():
     assert decoded_after == [2, 2, 2]  # each two steps after the one before, not all after six
 
 
-def test_one_more_than_may_wait_is_refused():
+def test_one_more_than_may_wait_is_sent_back():
     scheduler = filled(entry(0), entry(1), max_batch=1, max_waiting=2)
-    with pytest.raises(Busy) as caught:
-        scheduler.add(entry(2))
-    assert caught.value.retry_after_s
+    newest = entry(2)
+    assert scheduler.add(newest) is newest
     assert len(scheduler) == 2
-    scheduler.add(entry(3, priority=BATCH))  # the other class has a queue of its own
+    assert scheduler.add(entry(3, priority=BATCH)) is None  # the other class has its own queue
     assert (scheduler.waiting(Priority.INTERACTIVE), scheduler.waiting(BATCH)) == (2, 1)
+
+
+def test_who_has_few_waiting_is_not_refused_for_who_has_many():
+    large = [entry(n, request_id="large") for n in range(4)]
+    scheduler = filled(*large, max_batch=1, max_waiting=4)
+    assert scheduler.add(entry(4, request_id="small")) is large[3]
+    large_tenant = [entry(5 + n, request_id=f"r{n}", tenant="many") for n in range(3)]
+    sent_back = [scheduler.add(one) for one in large_tenant]
+    assert sent_back == [large[2], large[1], large_tenant[2]]
+    assert scheduler.waiting(Priority.INTERACTIVE) == 4
 
 
 def test_running_entries_do_not_count_as_waiting():
@@ -245,10 +253,15 @@ def test_exact_runs_every_step_at_one_size():
     assert sizes_run({8: 8}, 3, exact=True) == [(3, 8)]
 
 
-def test_an_entry_tried_alone_keeps_the_size():
-    work = filled(entry(0), entry(1)).next()
-    assert work is not None
-    assert work.of(work.entries[1]).size == work.size == 2
+def test_an_entry_is_tried_alone_at_the_smallest_size():
+    """A batch that ran out of memory need not run out of it again."""
+    for exact, size in ((False, 1), (True, 2)):
+        scheduler = filled(entry(0), entry(1), exact=exact)
+        work = scheduler.next()
+        assert work is not None
+        assert work.size == 2
+        alone = scheduler.alone(work, work.entries[1])
+        assert (alone.kind, alone.entries, alone.size) == (work.kind, work.entries[1:], size)
 
 
 def test_a_size_that_was_not_measured_is_taken_as_proportional():

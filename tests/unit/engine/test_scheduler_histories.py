@@ -9,7 +9,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from serve_app.contracts import Priority
 from serve_app.engine.scheduler import CostTable, Scheduler, Work, static_sizes
 from serve_app.engine.task import Entry, Kind, Phase
-from serve_app.errors import Busy
 from serve_app.settings import EngineSettings
 from tests.unit.engine.entries import entry
 
@@ -72,13 +71,13 @@ class Model(RuleBasedStateMachine):
         )
         self.next_id += 1
         waiting = self.waiting(priority)
-        try:
-            self.scheduler.add(new)
-        except Busy:
-            assert waiting == self.settings.max_waiting
-        else:
-            assert waiting < self.settings.max_waiting
-            self.alive[new.id] = new
+        self.alive[new.id] = new
+        surplus = self.scheduler.add(new)
+        assert (surplus is not None) == (waiting == self.settings.max_waiting)
+        if surplus is not None:
+            assert surplus.phase is Phase.WAITING
+            assert surplus.task.priority is priority
+            self.forget(surplus.id)
 
     @rule(data=st.data())
     def drop(self, data: st.DataObject) -> None:
