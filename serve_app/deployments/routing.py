@@ -7,9 +7,10 @@ all requests of the deployment count alike.
 
 from __future__ import annotations
 
+import asyncio
 import random
-import time
 from collections import Counter
+from weakref import WeakKeyDictionary
 
 from ray.serve.request_router import (
     FIFOMixin,
@@ -19,16 +20,17 @@ from ray.serve.request_router import (
     RunningReplica,
 )
 
-_SENT_WITHIN_S = 1.0
-
 
 class FewestFirstRouter(FIFOMixin, RequestRouter):  # type: ignore[misc]
     """Looks at every replica: what is known to run there, and what was just promised to it."""
 
     def initialize_state(self) -> None:
         """Called by Ray Serve before the first request."""
-        self._promised: Counter[ReplicaID] = Counter()  # chosen, and not yet sent
-        self._chosen_at = 0.0
+        self._sent: Counter[ReplicaID] = Counter()  # and not yet ended
+        # One for each request that waits: its future is done once it is sent or given up.
+        self._promised: WeakKeyDictionary[asyncio.Future[RunningReplica], ReplicaID] = (
+            WeakKeyDictionary()
+        )
 
     async def choose_replicas(
         self,
@@ -36,23 +38,55 @@ class FewestFirstRouter(FIFOMixin, RequestRouter):  # type: ignore[misc]
         pending_request: PendingRequest | None = None,
     ) -> list[list[RunningReplica]]:
         """The replica with the fewest requests; any of equals, so that several gateways spread theirs."""
+        if pending_request is not None:
+            pending_request.routing_context.should_backoff = True  # else Ray asks again at once
         if not candidate_replicas:
             return []
-        now = time.monotonic()
-        if now - self._chosen_at > _SENT_WITHIN_S:
-            self._promised.clear()  # by now it was sent, or given up
-        self._chosen_at = now
+        own = None if pending_request is None else pending_request.future
+        promises = self._promises_without(own)
         chosen = min(
-            candidate_replicas, key=lambda one: (self._load(one.replica_id), random.random())
+            candidate_replicas,
+            key=lambda one: (
+                self._runs(one.replica_id) + promises[one.replica_id],
+                random.random(),
+            ),
         )
-        self._promised[chosen.replica_id] += 1
+        if own is not None:
+            if own not in self._promised:
+                own.add_done_callback(self._forget)  # runs after the one that sends
+            self._promised[own] = chosen.replica_id
         return [[chosen]]
 
     def on_send_request(self, replica_id: ReplicaID) -> None:
         """Counted as running there from now on."""
         super().on_send_request(replica_id)
-        self._promised[replica_id] = max(self._promised[replica_id] - 1, 0)
+        self._sent[replica_id] += 1
 
-    def _load(self, replica_id: ReplicaID) -> int:
-        running: int = self.replica_queue_len_cache.get(replica_id) or 0
-        return running + self._promised[replica_id]
+    def on_request_completed(self, replica_id: ReplicaID, internal_request_id: str) -> None:
+        """However it ended: also when the replica refused it or died."""
+        super().on_request_completed(replica_id, internal_request_id)
+        self._sent[replica_id] -= 1
+        if self._sent[replica_id] <= 0:
+            del self._sent[replica_id]
+
+    def update_replicas(self, replicas: list[RunningReplica]) -> None:
+        """Nothing is kept of those that are gone."""
+        super().update_replicas(replicas)
+        for gone in self._sent.keys() - self.curr_replicas.keys():
+            del self._sent[gone]
+
+    def _runs(self, replica_id: ReplicaID) -> int:
+        # What the replica told counts other gateways' requests too, but Ray forgets it after 10 s without news.
+        told: int = self.replica_queue_len_cache.get(replica_id) or 0
+        return max(told, self._sent[replica_id])
+
+    def _promises_without(self, own: asyncio.Future[RunningReplica] | None) -> Counter[ReplicaID]:
+        # Ray may give a replica to the oldest request instead of the one that it was chosen for.
+        return Counter(
+            future.result().replica_id if future.done() else replica_id
+            for future, replica_id in self._promised.items()
+            if future is not own and not future.cancelled()
+        )
+
+    def _forget(self, future: asyncio.Future[RunningReplica]) -> None:
+        self._promised.pop(future, None)
