@@ -150,7 +150,9 @@ def flop_model(settings: ModelSettings) -> Callable[[Entry], float]:
     def count(bucket: Bucket, controls: tuple[str, ...], passes: int) -> float:
         controlnets = [configs[info.controls[name].component] for name in controls]
         tokens = image_tokens(*bucket.shape, info.align_px)
-        return passes * step_flop(configs["transformer"], controlnets, tokens, bucket.text_tokens)
+        place = tokens, bucket.text_tokens
+        more = (passes - 1) * step_flop(configs["transformer"], [], *place)
+        return more + step_flop(configs["transformer"], controlnets, *place)  # they run but once
 
     def entry_flop(entry: Entry) -> float:
         params = entry.task.params

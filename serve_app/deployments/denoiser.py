@@ -33,6 +33,7 @@ class Denoiser:
     """
 
     def __init__(self, settings: Settings) -> None:
+        self._leaving = False
         self._metrics = EngineMetrics()
         self._engine = self.start_engine(settings, self._metrics)
         self._metrics.watch(self._engine)
@@ -65,6 +66,8 @@ class Denoiser:
                         told = time.monotonic()
                         yield event
         except ReplicaLost:
+            if self._leaving:  # Ray ends this replica itself, once its other streams have ended
+                raise
             # Ray would go on sending tiles until three health checks have failed: half a minute, and all of
             # them here, to the replica that is done soonest. A process that is gone gets none.
             os._exit(1)
@@ -87,4 +90,5 @@ class Denoiser:
     def __del__(self) -> None:
         engine = getattr(self, "_engine", None)
         if engine is not None:
+            self._leaving = True
             engine.close()

@@ -91,6 +91,7 @@ class Adapters:
 
     Attributes:
         version: The adapter in use and its scale: what is computed of the weights may be kept by this.
+        on: Whether the adapters' path is on: what the layers do may be recorded by this.
 
     Raises:
         ConfigurationError: if the folder cannot be read.
@@ -102,6 +103,7 @@ class Adapters:
         self._load = lru_cache(_KEPT)(self._read)
         self._held = NO_ADAPTER
         self.version = NO_ADAPTER
+        self.on = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -124,6 +126,11 @@ class Adapters:
             return
         if name and wanted != self._held:
             factors = self._load(name)
+            if factors is None:
+                raise TileFailed(  # the reason may name files of the server
+                    f"the adapter {name!r} cannot be used; the server's log has the reason",
+                    field="lora",
+                )
             self._held = NO_ADAPTER  # until all layers hold it
             for path, layer in self._layers.items():
                 layer.hold(factors.get(path), scale)
@@ -142,21 +149,20 @@ class Adapters:
                 self._switch(False)
 
     def _switch(self, on: bool) -> None:
+        self.on = on
         for layer in self._layers.values():
             layer.on = on
 
-    def _read(self, name: str) -> dict[str, Factors]:
+    def _read(self, name: str) -> dict[str, Factors] | None:
+        """None where it cannot be used: kept like any other, so a tile more does not read it again."""
         try:
             factors = _read_factors(self._files[name])
             for path, found in factors.items():
                 _check_fit(path, found, self._layers)
             return {path: _ready(f, self._layers[path].down) for path, f in factors.items()}
-        except Exception as error:  # diffusers' converters of five formats raise what they like
+        except Exception:  # diffusers' converters of five formats raise what they like
             logger.warning("adapters.unusable", extra={"lora": name}, exc_info=True)
-            raise TileFailed(  # the reason may name files of the server
-                f"the adapter {name!r} cannot be used; the server's log has the reason",
-                field="lora",
-            ) from error
+            return None
 
 
 def _parameter(tensor: torch.Tensor) -> nn.Parameter:

@@ -27,7 +27,7 @@ class Replayed:
     Args:
         compute: Takes and returns tensors in lists, tuples and None.
         state: What else decides the course of `compute`, such as adapters that are on or off.
-        record: Turns a call into its replay; None records CUDA graphs, which share one pool of memory.
+        record: Turns a call into its replay; None records CUDA graphs into a pool of memory of their own.
     """
 
     def __init__(
@@ -62,15 +62,16 @@ class Replayed:
 
 
 def replay_passes(walks: Iterable[Any], state: Callable[[], Hashable]) -> None:
-    """Has each network's passes through its blocks replayed; see `network.Walk`.
+    """Has each network's passes through its blocks replayed, all from one pool of memory; see `network.Walk`.
 
     Args:
         walks: Their `blocks` and `control` are exchanged.
         state: See `Replayed`.
     """
+    record = _CudaRecorder()
     for walk in walks:
-        walk.blocks = Replayed(walk.blocks, state)
-        walk.control = Replayed(walk.control, state)
+        walk.blocks = Replayed(walk.blocks, state, record)
+        walk.control = Replayed(walk.control, state, record)
 
 
 class _CudaRecorder:

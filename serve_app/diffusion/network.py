@@ -22,7 +22,7 @@ from serve_app.diffusion.prompts import Prompt
 from serve_app.errors import ConfigurationError
 
 _TRAIN_TIMESTEPS = 1000
-_KEPT_BYTES = 256 * 2**20  # FLUX.1-dev: 2 MB of modulations for a noise level, 3 MB for a prompt
+_KEPT_BYTES = 256 * 2**20  # FLUX.1-dev: 2 MB of modulations for a noise level, 7 MB for a prompt
 
 
 class Moment(NamedTuple):
@@ -66,18 +66,27 @@ class Kept:
 
     def __init__(self, limit_bytes: int = _KEPT_BYTES) -> None:
         self._limit = limit_bytes
-        self._values: OrderedDict[Hashable, torch.Tensor] = OrderedDict()
+        self._values: OrderedDict[Hashable, tuple[torch.Tensor, int]] = OrderedDict()
         self.held_bytes = 0
 
-    def get(self, key: Hashable, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """The value of a key, computed where it is not kept."""
+    def get(
+        self, key: Hashable, compute: Callable[[], torch.Tensor], key_bytes: int = 0
+    ) -> torch.Tensor:
+        """The value of a key, computed where it is not kept.
+
+        Args:
+            key: What the value depends on.
+            compute: Computes it.
+            key_bytes: Of tensors that the key itself keeps alive.
+        """
         if key not in self._values:
-            self._values[key] = compute()
-            self.held_bytes += self._values[key].nbytes
+            value = compute()
+            self._values[key] = value, value.nbytes + key_bytes
+            self.held_bytes += self._values[key][1]
             while self.held_bytes > self._limit and len(self._values) > 1:
-                self.held_bytes -= self._values.popitem(last=False)[1].nbytes
+                self.held_bytes -= self._values.popitem(last=False)[1][1]
         self._values.move_to_end(key)
-        return self._values[key]
+        return self._values[key][0]
 
 
 class Walk:
@@ -185,7 +194,8 @@ class Walk:
             mode = torch.tensor([[moment.mode]], device=embedded.device)
             return torch.cat([self._module.controlnet_mode_embedder(mode), embedded], dim=1)
 
-        return self.kept.get(("context", self.version, moment.prompt, moment.mode), compute)
+        key = ("context", self.version, moment.prompt, moment.mode)
+        return self.kept.get(key, compute, moment.prompt.sequence.nbytes)
 
     def _rope(self, area: tuple[int, int], text: int) -> tuple[torch.Tensor, torch.Tensor]:
         def compute() -> torch.Tensor:

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from serve_app.contracts import UPSCALE, ControlParams, UpscaleParams, resolve
-from serve_app.diffusion.adapters import NO_ADAPTER
 from serve_app.diffusion.graphs import replay_passes
 from serve_app.diffusion.latents import as_levels, decode_tiles, encode_controls
 from serve_app.diffusion.loader import FluxModel
@@ -42,7 +41,7 @@ class FluxRunner:
         self._networks = Networks(model, sizes, modulations=not model.offloaded)
         if settings.cuda_graphs:
             walks = (self._networks.transformer, *self._networks.controlnets.values())
-            replay_passes(walks, lambda: model.adapters.version != NO_ADAPTER)
+            replay_passes(walks, lambda: model.adapters.on)
         self._eager = (
             model.device.type == "cpu" and not settings.compile
         )  # no size needs warming of its own

@@ -18,6 +18,7 @@ from serve_app.errors import ConfigurationError
 from serve_app.model_info import ModelInfo
 from serve_app.models.flops import Config, image_tokens
 from serve_app.models.loras import room_rank
+from serve_app.params import Priority
 from serve_app.settings import EngineSettings
 
 GIB = 2**30
@@ -28,6 +29,7 @@ _VAE_UNITS = (
 )
 _CONTEXT_BYTES = 1 * GIB  # libraries' workspaces and kept embeddings
 _OFFLOADED_BLOCKS = 2  # the one that runs and the one that is on its way
+_LANES = len(Priority)  # each keeps the state of up to `max_batch` tiles on the device
 _BLOCK_LISTS = ("transformer_blocks.", "single_transformer_blocks.")
 
 
@@ -90,10 +92,11 @@ def plan_memory(
         needs["lora"] = room_rank(loras) * _edges(parts["transformer"]) * itemsize
     config = read_config(parts["transformer"])
     tokens = image_tokens(info.tile_px, info.tile_px, info.align_px)
-    controlnets = [read_config(parts[name]) for name in networks if name != "transformer"]
+    controlnets = [read_config(parts[control.component]) for control in info.controls.values()]
     row = _row(config, tokens, text_tokens, itemsize, controlnets)
     if engine.residual_cache:
-        needs["residual cache"] = 2 * engine.max_batch * tokens * _width(config) * itemsize
+        histories = _LANES * engine.max_batch * (2 if info.takes_true_cfg else 1)
+        needs["residual cache"] = 2 * histories * tokens * _width(config) * itemsize
     if engine.cuda_graphs:
         needs["graphs' own pool"] = engine.max_batch * row
     vae = _vae_row(read_config(parts["vae"]), info.tile_px, itemsize)
@@ -187,13 +190,13 @@ def _header(file: Path) -> dict[str, Any]:
 def _row(
     config: Config, tokens: int, text_tokens: int, itemsize: int, controlnets: Sequence[Config]
 ) -> int:
-    """Bytes of one more tile in a step: a block's peak, the ControlNets' residuals, what a tile keeps."""
+    """Bytes of one more tile in a step: a block's peak, the controls' residuals, what tiles keep."""
     width = _width(config)
     residuals = 2 * max(map(_blocks, controlnets), default=0)  # as they come and scaled
     if len(controlnets) > 1:
-        residuals += _blocks(config)  # sums are laid out over all blocks
+        residuals += 2 * _blocks(config)  # sums are laid out over all blocks, then made anew
     block = _BLOCK_UNITS * (tokens + text_tokens) * width
-    kept = (1 + len(controlnets)) * tokens * int(config["in_channels"]) * 4
+    kept = _LANES * (1 + len(controlnets)) * tokens * int(config["in_channels"]) * 4
     return (block + residuals * tokens * width) * itemsize + kept
 
 

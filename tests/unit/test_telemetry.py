@@ -12,6 +12,9 @@ from serve_app import telemetry
 from serve_app.engine.engine import Engine
 from serve_app.engine.scheduler import Kind, Scheduler, Work
 from serve_app.errors import DeadlineExceeded, TileFailed
+from serve_app.models.catalog import find_model, read_model_info
+from serve_app.models.flops import image_tokens, step_flop
+from serve_app.models.memory import read_config
 from serve_app.settings import EngineSettings, ModelSettings
 from serve_app.telemetry import EngineMetrics, flop_model
 from serve_app.testing_engine import PacedRunner
@@ -119,4 +122,8 @@ def test_the_flop_model_counts_a_larger_tile_and_a_second_pass():
     twice = entry(0, side_px=128)
     guided = twice.task.params.model_copy(update={"true_cfg_scale": 2.0})
     object.__setattr__(twice.task, "params", guided)
-    assert count(twice) == 2 * count(small)
+    config = read_config(find_model("mini") / "transformer")
+    tokens = image_tokens(128, 128, read_model_info(find_model("mini")).align_px)
+    second = count(twice) - count(small)
+    assert second == step_flop(config, [], tokens, small.bucket.text_tokens)  # no ControlNet again
+    assert second < count(small)

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch._dynamo.testing import CompileCounter
 
 from serve_app.diffusion.adapters import NO_ADAPTER, AdaptedLinear, Adapters
+from serve_app.diffusion.graphs import Replayed
 from serve_app.errors import TileFailed
 from tests.tiny_lora import save_tiny_lora
 
@@ -235,9 +236,31 @@ def test_rehearsing_runs_both_ways_and_changes_nothing(
     adapters: Adapters, transformer: FluxTransformer2DModel, plain: torch.Tensor
 ):
     layer = transformer.transformer_blocks[0].attn.to_q
-    seen = [(layer.on, greatest(run(transformer) - plain)) for _ in adapters.rehearse()]
-    assert seen == [(False, 0), (True, 0)]
+    seen = [
+        (layer.on, adapters.on, greatest(run(transformer) - plain)) for _ in adapters.rehearse()
+    ]
+    assert seen == [(False, False, 0), (True, True, 0)]
     assert not layer.on
+    assert not adapters.on
+
+
+def test_what_is_recorded_while_rehearsing_is_replayed_in_service(
+    adapters: Adapters, transformer: FluxTransformer2DModel
+):
+    recorded: list[bool] = []
+
+    def record(compute: Callable[[], object]) -> Callable[[], object]:
+        recorded.append(adapters.on)
+        return compute
+
+    replayed = Replayed(lambda: run(transformer), lambda: adapters.on, record)
+    for _ in adapters.rehearse():
+        replayed()
+    assert recorded == [False, True]
+    for name in ("turbo", "", "hyper"):
+        adapters.use(name, 1.0)
+        assert torch.equal(replayed(), run(transformer))
+    assert recorded == [False, True]
 
 
 def test_swaps_compile_nothing_anew(adapters: Adapters, transformer: FluxTransformer2DModel):
@@ -349,8 +372,10 @@ def test_a_broken_file_costs_its_request_alone(
 ):
     (tmp_path / "broken.safetensors").write_bytes(content)
     adapters = Adapters(transformer, str(tmp_path))
-    with pytest.raises(TileFailed):
-        adapters.use("broken", 1.0)
+    for _ in range(3):
+        with pytest.raises(TileFailed):
+            adapters.use("broken", 1.0)
+    assert adapters._load.cache_info().misses == 1  # the engine's thread reads it once
     assert torch.equal(run(transformer), plain)
 
 

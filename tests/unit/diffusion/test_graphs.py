@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from serve_app.diffusion import graphs
 from serve_app.diffusion.graphs import Replayed
 from serve_app.diffusion.loader import FluxModel
 from serve_app.diffusion.network import Moment, Walk
@@ -136,6 +138,22 @@ def test_a_networks_passes_are_replayed_for_any_noise_level_and_residuals(
         (replayed,) = blocks(hidden, given, added)
         torch.testing.assert_close(replayed, main.blocks(hidden, given, added))
     assert recorder.recordings == 2
+
+
+def test_all_networks_are_recorded_into_one_pool(monkeypatch: pytest.MonkeyPatch):
+    made: list[Recorder] = []
+
+    def make() -> Recorder:
+        made.append(Recorder())
+        return made[-1]
+
+    monkeypatch.setattr(graphs, "_CudaRecorder", make)
+    walks = [SimpleNamespace(blocks=passed, control=passed) for _ in range(2)]
+    graphs.replay_passes(walks, lambda: None)
+    for walk in walks:
+        walk.blocks(torch.ones(2), [])
+        walk.control(torch.ones(2), [])
+    assert [recorder.recordings for recorder in made] == [4]
 
 
 def test_without_a_gpu_there_is_nothing_to_record_with():

@@ -224,3 +224,20 @@ def test_one_value_over_the_bound_is_kept_alone() -> None:
     kept.get("a", lambda: torch.zeros(100))
     kept.get("b", lambda: torch.zeros(200))
     assert kept.held_bytes == 800
+
+
+def test_the_bytes_of_kept_prompts_are_counted(tiny: FluxModel) -> None:
+    walk = Walk(tiny.transformer, torch.float32)
+    prompts = [Prompt(random(n, 1, 512, 32), random(n, 1, 32)) for n in range(4)]
+    (moment, *_) = moments()
+    for prompt in prompts:
+        walk.conditioning([moment._replace(prompt=prompt)], AREA)
+    held = sum(value.nbytes for value, _ in walk.kept._values.values())
+    assert walk.kept.held_bytes == held + sum(prompt.sequence.nbytes for prompt in prompts)
+
+
+def test_a_prompt_whose_value_has_gone_is_held_no_longer() -> None:
+    kept = Kept(limit_bytes=1000)
+    for number in range(10):
+        kept.get(number, lambda: torch.zeros(25), key_bytes=300)  # 400 bytes
+        assert kept.held_bytes == 400 * len(kept._values) <= 1000

@@ -7,6 +7,7 @@ import gc
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,16 +17,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serve_app.contracts import ControlParams, Limits, ResidualCache, UpscaleParams, resolve
+from serve_app.diffusion import graphs
 from serve_app.diffusion.loader import FluxModel, load_model
 from serve_app.engine.engine import Engine
 from serve_app.engine.runner import FluxRunner
 from serve_app.engine.scheduler import Kind, Scheduler
 from serve_app.engine.task import Entry, PromptArrays, TileInputs, TileTask
 from serve_app.errors import TileFailed
-from serve_app.settings import EngineSettings
+from serve_app.settings import EngineSettings, Settings
 from serve_app.tiling.geometry import Tile
 from serve_app.tiling.levels import TOP_LEVEL, Levels
 from tests.tiny_flux import TILE_PX, build_tiny_flux
+from tests.tiny_lora import save_tiny_lora
 
 ONE_GREY_LEVEL = TOP_LEVEL // 255
 
@@ -289,6 +292,34 @@ def test_a_step_uses_the_adapter_of_its_bucket(model: FluxModel):
     run(runner, [tile], 1, 1)
     assert used == [("turbo", 0.5)] * 2
     assert runner._networks.transformer.version == ("turbo", 0.5)
+
+
+@pytest.mark.parametrize("lora", ["", "turbo"])
+def test_no_graph_is_recorded_while_serving(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lora: str
+):
+    recorded: list[Any] = []
+
+    def record(compute: Any) -> Any:
+        recorded.append(compute)
+        return compute
+
+    monkeypatch.setattr(graphs, "_CudaRecorder", lambda: record)
+    folder = build_tiny_flux(tmp_path / "model", takes_prompt=False, with_text_encoders=False)
+    save_tiny_lora(folder, tmp_path / "loras" / "turbo", seed=1)
+    given = Settings.parse({"model": {"source": "x", "loras": str(tmp_path / "loras")}})
+    model = load_model(folder, torch.device("cpu"), torch.float32, given)
+    # as on a GPU: every size is warmed
+    runner = FluxRunner(model, EngineSettings(max_batch=2, cuda_graphs=True, compile=True), 1)
+    runner.open()
+    warm = len(recorded)
+    assert warm > 0
+    tiles = [task(model, index, {"steps": 2}) for index in range(2)]
+    update = {"lora": lora}
+    tiles = [replace(t, params=t.params.model_copy(update=update)) for t in tiles]
+    run(runner, tiles, 2, 1)
+    run(runner, tiles[:1], 1, 1)
+    assert len(recorded) == warm
 
 
 # What stays

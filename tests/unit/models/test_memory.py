@@ -16,7 +16,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from serve_app.contracts import ControlInfo, Priority
 from serve_app.diffusion import quantization
+from serve_app.diffusion.cache import History
 from serve_app.errors import ConfigurationError
 from serve_app.models import memory
 from serve_app.models.catalog import find_model, read_model_info
@@ -219,6 +221,33 @@ def test_more_tiles_take_more_and_the_cache_too(folder: Path):
     one, eight = plan(folder, max_batch=1).need, plan(folder, max_batch=8).need
     assert one < eight < plan(folder, max_batch=8, residual_cache=True).need
     assert eight < plan(folder, max_batch=8, cuda_graphs=True).need
+
+
+@pytest.mark.parametrize(("takes_true_cfg", "passes"), [(False, 1), (True, 2)])
+def test_the_cache_is_planned_for_both_lanes_and_both_passes(
+    folder: Path, takes_true_cfg: bool, passes: int
+):
+    info = read_model_info(folder).model_copy(update={"takes_true_cfg": takes_true_cfg})
+    settings = EngineSettings(max_batch=3, residual_cache=True)
+    found = plan_memory(info, parts_of(folder), 2, settings, 8).parts["residual cache"]
+    config = memory.read_config(folder / "transformer")
+    tokens, width = (info.tile_px // info.align_px) ** 2, memory._width(config)
+    history = History()
+    for sigma in (0.9, 0.5, 0.1):
+        history.add(sigma, torch.zeros(tokens, width, dtype=BF16), None)
+    each = sum(residual.nbytes for _, residual in history._points)
+    assert found == len(Priority) * 3 * passes * each
+
+
+def test_controls_that_share_a_controlnet_are_added_up_too(folder: Path):
+    info = read_model_info(folder)
+    two = info.controls | {"canny": ControlInfo(picture="canny")}
+    more = info.model_copy(update={"controls": two})
+    one, both = (
+        plan_memory(which, parts_of(folder), 2, EngineSettings(vae_batch=1, max_batch=8), 8)
+        for which in (info, more)
+    )
+    assert both.need > one.need
 
 
 def test_the_embedded_model_is_planned_too():
