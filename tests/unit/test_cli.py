@@ -462,7 +462,12 @@ def test_the_keyboard_interrupts(
             raise AssertionError
 
     local.upscaler = Interrupted()
-    assert run("a.png", "-o", "b.png") == 130
+    # a shell that starts the tests in the background has the signal ignored
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert run("a.png", "-o", "b.png") == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert local.upscaler.cancelled.is_set()
     assert local.closed == 1
     assert files_in(folder) == ["a.png"]
