@@ -35,7 +35,7 @@ logger = logging.getLogger("tessera.upscale")
 
 PixelsRef = Any  # pixels here, or a reference to pixels elsewhere; only carried from part to part
 PromptRef = Any  # a prompt's embeddings, likewise
-_FIRST_RETRY_S = 0.2
+_FIRST_RETRY_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ class Denoiser:
 
     async def denoise(
         self, task: TileTask, *inputs: Levels | PromptArrays
-    ) -> AsyncIterator[StepsDone | Levels]:
+    ) -> AsyncIterator[StepsDone | Levels | None]:
         """Computes a tile.
 
         Args:
@@ -50,8 +50,8 @@ class Denoiser:
                 resolves their references.
 
         Yields:
-            `StepsDone` now and then; the last one once the tile is decoded, and right after it the
-            pixels. So a caller who counts steps knows, unopened, which item is the pixels.
+            `StepsDone` now and then; the last one once the tile is decoded, after it the pixels, and None at
+            the end. So a caller who counts steps knows, unopened, which item is the pixels.
         """
         told = time.monotonic()
         controls = len(task.params.all_controls)
@@ -62,6 +62,7 @@ class Denoiser:
                     if not isinstance(event, StepsDone):
                         yield StepsDone(task.params.steps, task.params.steps)
                         yield event
+                        yield None
                     elif event.done < event.total and time.monotonic() - told >= self._interval_s:
                         told = time.monotonic()
                         yield event

@@ -73,17 +73,23 @@ async def _stream(handle: DeploymentHandle, *args: Any) -> AsyncIterator[_Stream
 
 
 class _Stream:
-    """The items of a streaming call, as references."""
+    """The items of a streaming call, as references.
+
+    The item that follows a replica's death is a reference to an error, which looks like any other until it is
+    opened. So a deployment closes a stream of pixels with `None`, and that one is opened here.
+    """
 
     refs: Any
 
-    async def next_ref(self) -> ObjectRef:
-        """The next item, unopened. Raises StopAsyncIteration at the end."""
-        return await anext(self.refs)
-
     async def next(self) -> Any:
         """The next item's value."""
-        return await (await self.next_ref())
+        return await (await anext(self.refs))
+
+    async def rest(self) -> list[ObjectRef]:
+        """The items left, unopened; raises what ended the stream early. They hold no error."""
+        refs = [ref async for ref in self.refs]
+        await refs[-1]
+        return refs[:-1]
 
 
 class RayPreparer:
@@ -99,11 +105,8 @@ class RayPreparer:
         pictures = (request.image, request.control_images)
         async with _stream(self._handle, *pictures, params, model) as stream:
             outline = await stream.next()
-            source = await stream.next_ref()
-            crops = [ref async for ref in stream.refs]
+            source, *crops = await stream.rest()
             each = len(params.all_controls)
-            if len(crops) != outline.plan.count * each:
-                await (crops or [source])[-1]  # the last item is the error that ended the stream
             return Prepared(
                 outline, source, [crops[i : i + each] for i in range(0, len(crops), each)]
             )
@@ -126,8 +129,8 @@ class RayPromptEmbedder:
 
     async def _embed(self, text: str) -> ObjectRef:
         async with _stream(self._handle, text) as stream:
-            await stream.next()  # the embeddings follow, or this raises why not
-            return await stream.next_ref()
+            [embeddings] = await stream.rest()
+            return embeddings
 
 
 class RayDenoiser:
@@ -160,7 +163,8 @@ class RayDenoiser:
             while done < task.params.steps:
                 done = (await stream.next()).done
                 on_steps(done)
-            return await stream.next_ref()
+            [pixels] = await stream.rest()
+            return pixels
 
     async def ready(self) -> bool:
         """Whether tiles may be sent; a yes from Ray Serve's controller is believed for a second."""

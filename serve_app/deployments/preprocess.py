@@ -28,11 +28,12 @@ class Preprocess:
         control_images: Mapping[str, bytes],
         params: ResolvedParams,
         model: ModelInfo,
-    ) -> Iterator[Outline | Source | Levels]:
+    ) -> Iterator[Outline | Source | Levels | None]:
         """Prepares a picture.
 
         Yields:
-            The outline, the decoded source, then for each tile one crop for each control. Each item is an
-            object of its own in the store of Ray, owned by the caller, who passes the references on.
+            The outline, the decoded source, for each tile one crop for each control, and None at the end. Each
+            item is an object of its own in the store of Ray, owned by the caller, who passes the references on.
         """
         yield from prepare(image, control_images, params, model, self._limits, self._depth)
+        yield None

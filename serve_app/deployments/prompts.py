@@ -23,13 +23,11 @@ class PromptEncoder:
         self._embedder = LocalPromptEmbedder(settings)
         self._embedder.open()
 
-    async def embed(self, text: str) -> AsyncIterator[int | PromptArrays]:
+    async def embed(self, text: str) -> AsyncIterator[PromptArrays | None]:
         """Embeds a text.
 
         Yields:
-            The length of its sequence once it is embedded, and right after it the embeddings. So a caller
-            knows, unopened, that the second item is they and no error.
+            The embeddings, which the caller passes on unopened, and None at the end.
         """
-        prompt = await self._embedder.embed(text)
-        yield len(prompt.sequence)
-        yield prompt
+        yield await self._embedder.embed(text)
+        yield None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
+import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -138,3 +140,28 @@ def test_a_replica_without_its_accelerator_takes_no_more_tiles(tmp_path: Path) -
     assert answers[0].tiles_retried > 0
     assert answers[1].tiles_retried == 0
     serve.delete("broken")
+
+
+@pytest.mark.usefixtures("cluster_port")
+def test_a_replica_that_dies_between_the_last_step_and_the_pixels_costs_one_tile(
+    tmp_path: Path,
+) -> None:
+    """What follows in the stream is a reference to an error, which must not pass for the pixels."""
+    paced = PacedSettings.model_validate({"pace": 0.02, "deployments": {"denoiser_cpus": 0.1}})
+    mark = tmp_path / "died"
+
+    class OnceDyingDenoiser(PacedDenoiser):
+        async def denoise(self, task, *inputs):  # type: ignore[no-untyped-def]
+            async for item in PacedDenoiser.denoise(self, task, *inputs):
+                if isinstance(item, np.ndarray) and not mark.exists():
+                    mark.touch()
+                    await asyncio.sleep(0.5)  # the last step is told
+                    os._exit(1)
+                yield item
+
+    serve.run(compose(paced, FAKE_MODEL, OnceDyingDenoiser), name="dying", route_prefix="/dying")
+    handle = serve.get_app_handle("dying")
+    answer = handle.upscale.remote(png_bytes(photo_like(500, 500)), {"scale": 1, "steps": 2})
+    assert answer.result(timeout_s=60).tiles_retried > 0
+    assert mark.exists()
+    serve.delete("dying")

@@ -23,10 +23,10 @@ def settings(folder: Path, **prompts: Any) -> Settings:
     return Settings.parse({"model": str(folder), "prompts": {"tokens": 128} | prompts})
 
 
-async def test_the_length_comes_before_the_embeddings(tiny_flux_folder: Path):
+async def test_a_text_becomes_its_embeddings_and_a_closing_mark(tiny_flux_folder: Path):
     encoder = PromptEncoder(settings(tiny_flux_folder))
-    length, arrays = [item async for item in encoder.embed("a house")]
-    assert length == 128
+    arrays, mark = [item async for item in encoder.embed("a house")]
+    assert mark is None
     assert isinstance(arrays, PromptArrays)
     assert (arrays.sequence.shape, arrays.pooled.shape) == ((128, 32), (32,))
     assert arrays.sequence.dtype == arrays.pooled.dtype == np.float32
