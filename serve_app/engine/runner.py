@@ -69,8 +69,11 @@ class FluxRunner:
         """
         torch.set_num_threads(self._threads)
         others = tuple(ControlParams(name=n) for n in self._model.info.controls if n != UPSCALE)
-        for _ in self._model.adapters.rehearse():
-            self._warm(UpscaleParams(controls=others or None), 1 if self._eager else None)
+        asked = [UpscaleParams(controls=others or None)]
+        if not self._eager:  # each combination of networks has a graph of its own
+            asked += [UpscaleParams(), UpscaleParams(control_scale=0)]
+        for params in (p for _ in self._model.adapters.rehearse() for p in asked):
+            self._warm(params, 1 if self._eager else None)
         return self._warm(UpscaleParams())
 
     def encode(self, entries: Sequence[Entry], inputs: Sequence[TileInputs], size: int) -> None:

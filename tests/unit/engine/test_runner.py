@@ -294,9 +294,10 @@ def test_a_step_uses_the_adapter_of_its_bucket(model: FluxModel):
     assert runner._networks.transformer.version == ("turbo", 0.5)
 
 
+@pytest.mark.parametrize("control_scale", [0.6, 0])
 @pytest.mark.parametrize("lora", ["", "turbo"])
 def test_no_graph_is_recorded_while_serving(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lora: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lora: str, control_scale: float
 ):
     recorded: list[Any] = []
 
@@ -307,14 +308,15 @@ def test_no_graph_is_recorded_while_serving(
     monkeypatch.setattr(graphs, "_CudaRecorder", lambda: record)
     folder = build_tiny_flux(tmp_path / "model", takes_prompt=False, with_text_encoders=False)
     save_tiny_lora(folder, tmp_path / "loras" / "turbo", seed=1)
-    given = Settings.parse({"model": {"source": "x", "loras": str(tmp_path / "loras")}})
-    model = load_model(folder, torch.device("cpu"), torch.float32, given)
+    settings = Settings.parse({"model": {"source": "x", "loras": str(tmp_path / "loras")}})
+    model = load_model(folder, torch.device("cpu"), torch.float32, settings)
     # as on a GPU: every size is warmed
     runner = FluxRunner(model, EngineSettings(max_batch=2, cuda_graphs=True, compile=True), 1)
     runner.open()
     warm = len(recorded)
     assert warm > 0
-    tiles = [task(model, index, {"steps": 2}) for index in range(2)]
+    given = {"steps": 2, "control_scale": control_scale}
+    tiles = [task(model, index, given) for index in range(2)]
     update = {"lora": lora}
     tiles = [replace(t, params=t.params.model_copy(update=update)) for t in tiles]
     run(runner, tiles, 2, 1)
