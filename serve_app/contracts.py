@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from pydantic import Field
 
 from serve_app.errors import InvalidParameter
+from serve_app.fidelity_report import FidelityReport
 from serve_app.model_info import (
     UPSCALE,
     ControlInfo,
@@ -22,6 +23,8 @@ from serve_app.model_info import (
 )
 from serve_app.params import (
     MAX_SEED,
+    ColorFix,
+    ColorProfile,
     Contract,
     ControlParams,
     OutputFormat,
@@ -35,10 +38,13 @@ __all__ = [
     "MAX_SEED",
     "TENANT_PATTERN",
     "UPSCALE",
+    "ColorFix",
+    "ColorProfile",
     "Contract",
     "ControlInfo",
     "ControlParams",
     "Defaults",
+    "FidelityReport",
     "Limits",
     "ModelInfo",
     "OutputFormat",
@@ -92,6 +98,15 @@ class ResolvedParams(Contract):
     seed: int
     output_format: OutputFormat
     quality: int
+    preset: str
+    fidelity: float | None = Field(description="None: the model's, lowered for a noisy source.")
+    color_fix: ColorFix
+    denoise: float
+    bit_depth: int | None = Field(description="None: the source's, where the format holds it.")
+    color_profile: ColorProfile
+    keep_metadata: bool
+    keep_gps: bool
+    max_pixels: int | None
 
     @property
     def all_controls(self) -> tuple[ResolvedControl, ...]:
@@ -109,6 +124,16 @@ class ResolvedParams(Contract):
         """The texts to be encoded, once each: the prompt, and the negative one where it acts."""
         acting = (self.prompt, self.negative_prompt if self.true_cfg_scale > 1 else "")
         return tuple(dict.fromkeys(text for text in acting if text))
+
+
+_OUTPUT_GAPS: dict[str, Any] = {
+    "preset": "",
+    "bit_depth": None,
+    "color_profile": ColorProfile.SOURCE,
+    "keep_metadata": True,
+    "keep_gps": False,
+    "max_pixels": None,
+}
 
 
 def resolve(params: UpscaleParams, model: ModelInfo, drawn_seed: int) -> ResolvedParams:
@@ -143,6 +168,8 @@ def resolve(params: UpscaleParams, model: ModelInfo, drawn_seed: int) -> Resolve
         )
     gaps: dict[str, Any] = {"width": None, "height": None, "prompt": "", "negative_prompt": ""}
     gaps |= {"lora": "", "lora_scale": 1.0}
+    gaps |= _OUTPUT_GAPS
+    chosen["fidelity"] = params.fidelity  # the model's own is lowered for a noisy source
     if not chosen.get("lora"):
         chosen.pop(
             "lora_scale", None
@@ -238,6 +265,7 @@ class UpscaleResult(Contract):
     params: ResolvedParams
     timings_s: dict[str, float]
     request_id: str
+    report: FidelityReport | None = None
 
 
 ProgressCallback = Callable[[Progress], None]

@@ -9,6 +9,7 @@
     ├── Busy                    nothing was started; try again after a while
     ├── DeadlineExceeded        accepted, but not finished within the request's time
     ├── TileFailed              a tile could not be computed
+    │   └── GarbageTile         it was computed, and shows nothing of its source
     ├── ReplicaLost             the process that held the work died; the same work may be sent again
     └── ConfigurationError      a setting or a model folder that cannot be used; raised at start
 
@@ -111,6 +112,13 @@ class TileFailed(TesseraError):
 
     code = "tile-failed"
     title = "Tile failed"
+
+
+class GarbageTile(TileFailed):
+    """A tile was computed but is NaN, or shows nothing of its source; another seed may mend it."""
+
+    code = "garbage-tile"
+    title = "Garbage tile"
 
 
 class ReplicaLost(TesseraError):

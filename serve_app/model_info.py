@@ -9,7 +9,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from serve_app.params import Contract, OutputFormat
+from serve_app.params import ColorFix, Contract, OutputFormat
 
 UPSCALE = "upscale"
 """The control that every model has: the source itself."""
@@ -37,6 +37,9 @@ class Defaults(Contract):
     true_cfg_scale: float = Field(1, ge=1, le=20)
     output_format: OutputFormat = OutputFormat.PNG
     quality: int = Field(92, ge=1, le=100)
+    fidelity: float = Field(0.5, ge=0, le=1)
+    color_fix: ColorFix = ColorFix.WAVELET
+    denoise: float = Field(0, ge=0, le=1)
 
 
 class ControlInfo(Contract):
@@ -76,6 +79,9 @@ class ModelInfo(Contract):
     takes_true_cfg: bool = False
     backprojection_rounds: int = Field(
         3, ge=0, le=10, description="Rounds that tie the result to its source."
+    )
+    judges_tiles: bool = Field(
+        True, description="A tile that shows nothing of its source is computed again."
     )
     defaults: Defaults = Defaults()
     limits: Limits = Limits()

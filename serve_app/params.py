@@ -10,7 +10,15 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from serve_app.errors import InvalidParameter
 
@@ -29,11 +37,28 @@ class OutputFormat(StrEnum):
     PNG = "png"
     JPEG = "jpeg"
     WEBP = "webp"
+    AVIF = "avif"
+    TIFF = "tiff"
+    JXL = "jxl"
 
     @property
     def media_type(self) -> str:
         """The IANA media type, such as `image/png`."""
         return f"image/{self.value}"
+
+
+class ColorProfile(StrEnum):
+    """The colours that a result is stored in: as its source's, or as sRGB."""
+
+    SOURCE = "source"
+    SRGB = "srgb"
+
+
+class ColorFix(StrEnum):
+    """How a result's colours are brought back to its source's before back-projection."""
+
+    NONE = "none"
+    WAVELET = "wavelet"
 
 
 class Priority(StrEnum):
@@ -145,7 +170,54 @@ class UpscaleParams(Contract):
         None, ge=0, le=MAX_SEED, description="Seed of the noise; drawn and reported if absent."
     )
     output_format: OutputFormat | None = Field(None, description="File format of the result.")
-    quality: Int | None = Field(None, ge=1, le=100, description="Quality of a JPEG or WebP result.")
+    quality: Int | None = Field(
+        None, ge=1, le=100, description="Quality of a JPEG, WebP, AVIF or JPEG XL result."
+    )
+    preset: str | None = Field(
+        None,
+        max_length=50,
+        description="Name of a set of parameters that the server offers; what is given beside it wins.",
+    )
+    fidelity: Float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="How firmly the result is tied to its source; lowered for noisy sources if absent.",
+    )
+    color_fix: ColorFix | None = Field(
+        None, description="How the result's colours are brought back to the source's."
+    )
+    denoise: Float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="How much noise and blocking is taken out of the source before it is enlarged.",
+    )
+    bit_depth: Int | None = Field(
+        None,
+        ge=8,
+        le=16,
+        description="Bits of a sample, 8 or 16; the source's, where the format holds them, if absent.",
+    )
+    color_profile: ColorProfile | None = Field(
+        None, description="Store the result in its source's colour profile, or in sRGB."
+    )
+    keep_metadata: bool | None = Field(
+        None, description="Carry the source's EXIF and XMP over; true if absent."
+    )
+    keep_gps: bool | None = Field(
+        None, description="Carry the place where the picture was taken over, too; false if absent."
+    )
+    max_pixels: Int | None = Field(
+        None, ge=1, le=2**40, description="Most pixels of the result; lowers the server's limit."
+    )
+
+    @field_validator("bit_depth")
+    @classmethod
+    def _known_depth(cls, value: int | None) -> int | None:
+        if value not in (None, 8, 16):
+            raise ValueError(f"{value} bits are not written")
+        return value
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -190,13 +262,22 @@ def _first_fault(cls: type[BaseModel], error: ValidationError) -> InvalidParamet
     return InvalidParameter(f"{place}: {message}; allowed: {allowed}", field=name, allowed=allowed)
 
 
+_IN_WORDS = {
+    "output_format": "one of " + ", ".join(OutputFormat),
+    "color_fix": "one of " + ", ".join(ColorFix),
+    "color_profile": "one of " + ", ".join(ColorProfile),
+    "bit_depth": "8 or 16",
+    "keep_metadata": "true or false",
+    "keep_gps": "true or false",
+    "controls": "a list of at most 8 objects",
+}
+
+
 def allowed_range(cls: type[BaseModel], name: str) -> str:
     """Says in words what a field accepts, from its own declaration: `1 to 8`, `one of png, jpeg, webp`."""
     field = cls.model_fields[name]
-    if name == "output_format":
-        return "one of " + ", ".join(OutputFormat)
-    if name == "controls":
-        return "a list of at most 8 objects"
+    if name in _IN_WORDS:
+        return _IN_WORDS[name]
     bounds = {
         key: getattr(rule, key)
         for rule in field.metadata

@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from serve_app.tiling.geometry import Size, Tile
-from serve_app.tiling.levels import Levels
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,20 +75,17 @@ def make_plan(result: Size, tile_px: int, overlap_px: int, align_px: int) -> Pla
     )
 
 
-def pad_to_canvas(pixels: Levels, plan: Plan) -> Levels:
-    """Extends a picture of the result's size to the canvas by reflection at its bottom and right edge.
+def mirrored(length: int, padded: int) -> NDArray[np.intp]:
+    """Which row or column of a result stands where on its canvas: past its end it is reflected.
 
     Args:
-        pixels: (height, width, channels), the result's size.
-        plan: Says by how much.
+        length: Of the result, px.
+        padded: Of the canvas, px; at least as long.
 
     Returns:
-        (canvas height, canvas width, channels); the input itself where nothing is missing.
+        (padded,) indices below `length`.
     """
-    below, beside = plan.canvas.height - plan.result.height, plan.canvas.width - plan.result.width
-    if not below and not beside:
-        return pixels
-    return np.pad(pixels, ((0, below), (0, beside), (0, 0)), mode="reflect")
+    return np.pad(np.arange(length), (0, padded - length), mode="reflect")
 
 
 def _padded(length: int, tile_px: int, align_px: int) -> int:

@@ -9,6 +9,8 @@ from pydantic import ValidationError
 
 from serve_app.contracts import (
     MAX_SEED,
+    ColorFix,
+    ColorProfile,
     ControlInfo,
     ControlParams,
     Defaults,
@@ -52,9 +54,20 @@ RANGES: list[tuple[str, float, float, float, float, str]] = [
     ("true_cfg_scale", 1, 20, 1 - TINY, 20.001, "1 to 20"),
     ("seed", 0, MAX_SEED, -1, MAX_SEED + 1, f"0 to {MAX_SEED}"),
     ("quality", 1, 100, 0, 101, "1 to 100"),
+    ("fidelity", 0, 1, -1e-9, 1 + TINY, "0 to 1"),
+    ("denoise", 0, 1, -1e-9, 1 + TINY, "0 to 1"),
+    ("max_pixels", 1, 2**40, 0, 2**40 + 1, f"1 to {2**40}"),
 ]
 NUMBERS = [found[0] for found in RANGES]
-TEXTS = {"model": 200, "lora": 200, "prompt": 4000, "negative_prompt": 4000}
+TEXTS = {"model": 200, "lora": 200, "prompt": 4000, "negative_prompt": 4000, "preset": 50}
+CHOICES = {
+    "output_format": ("webp", "bmp", "one of png, jpeg, webp, avif, tiff, jxl"),
+    "color_fix": ("none", "adain", "one of none, wavelet"),
+    "color_profile": ("srgb", "cmyk", "one of source, srgb"),
+    "bit_depth": ("16", "10", "8 or 16"),
+    "keep_metadata": ("false", "perhaps", "true or false"),
+    "keep_gps": ("true", "2", "true or false"),
+}
 
 
 def refused(raw: dict[str, Any], name: str) -> InvalidParameter:
@@ -66,7 +79,7 @@ def refused(raw: dict[str, Any], name: str) -> InvalidParameter:
 
 
 def test_every_field_is_covered_here() -> None:
-    assert {*NUMBERS, *TEXTS, "output_format", "controls"} == set(UpscaleParams.model_fields)
+    assert {*NUMBERS, *TEXTS, *CHOICES, "controls"} == set(UpscaleParams.model_fields)
 
 
 class TestRanges:
@@ -123,13 +136,19 @@ class TestRanges:
         assert refused({name: "\ud800"}, name).allowed == words
 
     def test_formats(self) -> None:
-        for kind in ("png", "jpeg", "webp"):
+        for kind in ("png", "jpeg", "webp", "avif", "tiff", "jxl"):
             found = UpscaleParams.parse({"output_format": kind}).output_format
             assert found is OutputFormat(kind)
             assert found.media_type == f"image/{kind}"
         for kind in ("gif", "PNG", "", 1):
             error = refused({"output_format": kind}, "output_format")
-            assert error.allowed == "one of png, jpeg, webp"
+            assert error.allowed == "one of png, jpeg, webp, avif, tiff, jxl"
+
+    @pytest.mark.parametrize("name", CHOICES)
+    def test_choices(self, name: str) -> None:
+        taken, refused_text, words = CHOICES[name]
+        assert getattr(UpscaleParams.parse({name: taken}), name) is not None
+        assert refused({name: refused_text}, name).allowed == words
 
     @pytest.mark.parametrize("name", UpscaleParams.model_fields)
     def test_none_is_absent(self, name: str) -> None:
@@ -189,6 +208,15 @@ class TestResolve:
             seed=123,
             output_format=OutputFormat.PNG,
             quality=70,
+            preset="",
+            fidelity=None,
+            color_fix=ColorFix.WAVELET,
+            denoise=0,
+            bit_depth=None,
+            color_profile=ColorProfile.SOURCE,
+            keep_metadata=True,
+            keep_gps=False,
+            max_pixels=None,
         )
 
     def test_what_was_given_stands(self) -> None:

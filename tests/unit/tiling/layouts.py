@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 from hypothesis import strategies as st
 
+from serve_app.levels import Levels
 from serve_app.tiling.geometry import Size
-from serve_app.tiling.grid import Plan, make_plan
+from serve_app.tiling.grid import Plan, make_plan, mirrored
 
 
 @st.composite
@@ -17,3 +19,9 @@ def plans(draw: st.DrawFn, most_px: int = 12000) -> tuple[Plan, int]:
     tile = draw(st.integers(least, least + 12))
     overlap = draw(st.integers(0, tile // 3))
     return make_plan(Size(height, width), tile * align_px, overlap * align_px, align_px), align_px
+
+
+def pad_to_canvas(picture: Levels, plan: Plan) -> Levels:
+    """Extends a picture of the result's size to the whole canvas."""
+    rows = mirrored(plan.result.height, plan.canvas.height)
+    return picture[np.ix_(rows, mirrored(plan.result.width, plan.canvas.width))]

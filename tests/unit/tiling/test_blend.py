@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from serve_app.levels import Levels, from_levels
 from serve_app.tiling.blend import blend, weights
 from serve_app.tiling.geometry import Size
-from serve_app.tiling.grid import Plan, make_plan, pad_to_canvas
-from serve_app.tiling.levels import Levels, from_levels
-from tests.unit.tiling.layouts import plans
+from serve_app.tiling.grid import Plan, make_plan
+from tests.unit.tiling.layouts import pad_to_canvas, plans
 
 
 def cut(canvas: Levels, plan: Plan) -> list[Levels]:

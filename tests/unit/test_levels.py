@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from serve_app.tiling.levels import TOP_LEVEL, from_levels, to_levels
+from serve_app.levels import TOP_LEVEL, from_levels, to_levels
 
 
 def test_every_8_bit_value_round_trips():
