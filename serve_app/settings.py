@@ -20,6 +20,8 @@ from pydantic import (
 )
 
 from serve_app.errors import ConfigurationError
+from serve_app.fetch.settings import FetchSettings
+from serve_app.presets import SHIPPED, Presets
 
 
 class Group(BaseModel):
@@ -45,6 +47,21 @@ class ImageLimits(Group):
         200_000_000,
         gt=0,
         description="Pixels of a result; 2.4 GB as 32-bit colour while it is put together.",
+    )
+    metadata_bytes: int = Field(
+        8 * 2**20,
+        gt=0,
+        description="Bytes of one colour profile, EXIF or XMP block; scanners' profiles reach 2 MB.",
+    )
+    decode_timeout_s: float = Field(
+        60,
+        gt=0,
+        description="Seconds to decode one file; 50 MP take 1 to 10. Then the decoder is replaced.",
+    )
+    decode_memory_bytes: int = Field(
+        3 * 2**30,
+        ge=2**29,
+        description="Address space of the decoder's process, the decoded picture included.",
     )
 
 
@@ -74,6 +91,10 @@ class RequestSettings(Group):
         0.2,
         ge=0,
         description="Least seconds between two progress reports of one tile; each costs a message.",
+    )
+    presets: Presets = Field(
+        SHIPPED,
+        description="Parameters under a name, beside the shipped ones; null takes one away: docs/presets.md.",
     )
 
 
@@ -259,6 +280,7 @@ class Settings(Group):
     model: Annotated[ModelSettings, BeforeValidator(_named_model)] = ModelSettings()
     prompts: PromptSettings = PromptSettings()
     images: ImageLimits = ImageLimits()
+    fetch: FetchSettings = FetchSettings()
     requests: RequestSettings = RequestSettings()
     engine: EngineSettings = EngineSettings()
     deployments: DeploymentSettings = DeploymentSettings()
