@@ -7,12 +7,18 @@ in transparent places is an extension of the visible colours. This module refuse
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
-from serve_app.resample import Pixels, resize
+from serve_app.levels import Levels, Pixels, from_levels, to_levels
+from serve_app.resample import resize
 
 _SURE_ALPHA = 4 / 255
 """Below this the filter's ringing outweighs what little is visible, so colour takes no more from there."""
+
+_BAND = 256  # rows turned to floats at once; even, so that no 2 x 2 is cut
+_FILTER_ROWS = 4  # more than the filter's reach: a band is filled as the whole would be
 
 
 def fill_transparent(colour: Pixels, alpha: Pixels) -> Pixels:
@@ -39,6 +45,33 @@ def fill_transparent(colour: Pixels, alpha: Pixels) -> Pixels:
     return np.where(visible[:, :, None], colour, _extend(colour * weight, weight))
 
 
+def fill_levels(colour: Levels, alpha: Levels) -> None:
+    """Does in place what `fill_transparent` does, in bands: floats are held at half the size and no larger.
+
+    Args:
+        colour: (H, W, 3), straight; changed where alpha is 0.
+        alpha: (H, W).
+    """
+    if alpha.all() or not alpha.any():
+        return
+    height, width = alpha.shape
+    halves = [_halve(colour[top:][:_BAND], alpha[top:][:_BAND]) for top in range(0, height, _BAND)]
+    under = _extend(*(np.concatenate(parts) for parts in zip(*halves, strict=True)))
+    for top in range(0, height, _BAND):
+        hidden = alpha[top : top + _BAND] == 0
+        if hidden.any():
+            first = max(0, top // 2 - _FILTER_ROWS)
+            rows = under[first : (top + _BAND) // 2 + _FILTER_ROWS]
+            enlarged = resize(rows, 2 * len(rows), 2 * rows.shape[1])[top - 2 * first :]
+            band = colour[top : top + _BAND]
+            band[hidden] = to_levels(enlarged[: len(band), :width][hidden])
+
+
+def _halve(colour: Levels, alpha: Levels) -> tuple[Pixels, Pixels]:
+    weight = from_levels(alpha)[:, :, None]
+    return _gather(from_levels(colour) * weight, weight)
+
+
 def resize_with_alpha(
     colour: Pixels, alpha: Pixels, height: int, width: int
 ) -> tuple[Pixels, Pixels]:
@@ -54,13 +87,29 @@ def resize_with_alpha(
         Colour (height, width, 3), straight, and alpha (height, width), both float32 in [0, 1].
     """
     filled = fill_transparent(colour, alpha)
-    scaled_alpha = resize(alpha, height, width)
+    return scale_with_alpha(filled, alpha, lambda pixels: resize(pixels, height, width))
+
+
+def scale_with_alpha(
+    filled: Pixels, alpha: Pixels, scale: Callable[[Pixels], Pixels]
+) -> tuple[Pixels, Pixels]:
+    """Does what `resize_with_alpha` does with whatever scales, such as some rows of a larger picture.
+
+    Args:
+        filled: (H, W, 3) float32, [0, 1], straight; extended where it is transparent.
+        alpha: (H, W) float32, [0, 1].
+        scale: From (H, W) or (H, W, 3) to what is wanted of it, enlarged.
+
+    Returns:
+        Colour, straight, and alpha, both float32 in [0, 1].
+    """
+    scaled_alpha = scale(alpha)
     weight = scaled_alpha[:, :, None]
-    weighed = resize(filled * alpha[:, :, None], height, width)
+    weighed = scale(filled * alpha[:, :, None])
     # Where little is visible a quotient is unstable, so the extended colour makes up the weight.
     missing = np.maximum(_SURE_ALPHA - weight, 0)
     if missing.any():
-        weighed += missing * resize(filled, height, width)
+        weighed += missing * scale(filled)
     weighed /= np.maximum(weight, _SURE_ALPHA)
     # The clip of alpha makes a copy: where no size changes, it is still the caller's array.
     return np.clip(weighed, 0, 1, out=weighed), np.clip(scaled_alpha, 0, 1)

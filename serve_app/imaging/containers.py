@@ -1,4 +1,4 @@
-"""Reads what PNG, JPEG and WebP files say about themselves, from their bytes alone.
+"""Reads what files of each format say about themselves, by their bytes: PNG, JPEG, WebP, BMP, GIF.
 
 No decoder runs here: a file's size must be known before anything is allocated for it, and some decoders
 allocate as soon as they open a file. This module refuses to know limits and pixels. A file that ends too
@@ -9,7 +9,6 @@ into our own error.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -19,6 +18,7 @@ _MOST_PARTS = 50_000
 _TOO_MANY_PARTS = f"it is in more than {_MOST_PARTS} parts"
 _ORIENTATION_TAG = 0x0112
 _EXIF_PREFIX = b"Exif\0\0"
+_BMP_HEADERS = [struct.pack("<H", size) for size in (12, 40, 52, 56, 64, 108, 124)]
 
 
 class SourceFormat(StrEnum):
@@ -27,6 +27,21 @@ class SourceFormat(StrEnum):
     PNG = "png"
     JPEG = "jpeg"
     WEBP = "webp"
+    AVIF = "avif"
+    HEIC = "heic"
+    TIFF = "tiff"
+    BMP = "bmp"
+    GIF = "gif"
+
+
+# The still pictures among the major brands; a file's compatible brands are not asked.
+_BRANDS = {
+    b"avif": SourceFormat.AVIF,
+    b"avis": SourceFormat.AVIF,
+    **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"), SourceFormat.HEIC),
+    b"mif1": SourceFormat.HEIC,
+    b"msf1": SourceFormat.HEIC,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +56,21 @@ class Facts:
 
 
 def recognise(data: bytes) -> SourceFormat | None:
-    """Tells the format by the first bytes, or None; names and media types are not asked."""
+    """Tells the format by the first 16 bytes, or None; names and media types are not asked."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return SourceFormat.PNG
     if data.startswith(b"\xff\xd8\xff"):
         return SourceFormat.JPEG
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return SourceFormat.WEBP
+    if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return SourceFormat.TIFF
+    if data.startswith((b"GIF87a", b"GIF89a")):
+        return SourceFormat.GIF
+    if data.startswith(b"BM") and data[14:16] in _BMP_HEADERS:
+        return SourceFormat.BMP
+    if data[4:8] == b"ftyp":
+        return _BRANDS.get(data[8:12])
     return None
 
 
@@ -65,7 +88,7 @@ def read_png(data: bytes) -> Facts:
         if kind == b"tRNS" and before_pixels:
             has_alpha = True
         elif kind == b"eXIf":
-            orientation = _orientation(data[at + 8 : at + 8 + length])
+            orientation = orientation_of(data[at + 8 : at + 8 + length])
         elif kind == b"IDAT":
             before_pixels = False
         at += length + 12
@@ -94,7 +117,7 @@ def read_jpeg(data: bytes) -> Facts:
             depth, height, width = struct.unpack_from(">BHH", data, at + 2)
             frame = Facts(height, width, 1, False, depth)
         elif marker == 0xE1 and data.startswith(_EXIF_PREFIX, at + 2):
-            orientation = _orientation(data[at + 2 : at + length])
+            orientation = orientation_of(data[at + 2 : at + length])
         at += length
     else:
         raise ValueError(_TOO_MANY_PARTS)
@@ -122,7 +145,7 @@ def read_webp(data: bytes) -> Facts:
             break
         kind, length = struct.unpack_from("<4sI", data, at)
         if kind == b"EXIF":
-            orientation = _orientation(data[at + 8 : at + 8 + length])
+            orientation = orientation_of(data[at + 8 : at + 8 + length])
             break
         at += 8 + length + length % 2
     else:
@@ -130,14 +153,25 @@ def read_webp(data: bytes) -> Facts:
     return Facts(height, width, orientation, bool(data[20] & 0x10), 8)
 
 
-READERS: dict[SourceFormat, Callable[[bytes], Facts]] = {
-    SourceFormat.PNG: read_png,
-    SourceFormat.JPEG: read_jpeg,
-    SourceFormat.WEBP: read_webp,
-}
+def read_gif(data: bytes) -> Facts:
+    """Reads the logical screen; it may turn out to be opaque. Source: GIF89a, section 18."""
+    width, height = struct.unpack_from("<HH", data, 6)
+    return Facts(height, width, 1, True, 8)
 
 
-def _orientation(exif: bytes) -> int:
+def read_bmp(data: bytes) -> Facts:
+    """Reads the DIB header. Source: Microsoft, BITMAPINFOHEADER and BITMAPV5HEADER."""
+    (size,) = struct.unpack_from("<I", data, 14)
+    if size == 12:
+        width, height, _, bits = struct.unpack_from("<HHHH", data, 18)
+    else:
+        width, height, _, bits = struct.unpack_from("<iiHH", data, 18)
+    if width < 0:
+        raise ValueError(f"its width is {width}")
+    return Facts(abs(height), width, 1, bits == 32, 8)
+
+
+def orientation_of(exif: bytes) -> int:
     """The orientation, 1 to 8, from a block of EXIF; 1 if it is absent or makes no sense."""
     tiff = exif.removeprefix(_EXIF_PREFIX)
     order = {b"II": "<", b"MM": ">"}.get(tiff[:2])

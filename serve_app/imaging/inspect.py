@@ -7,25 +7,45 @@ gigabytes. It refuses to know pixels: a picture that passes here may still turn 
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from serve_app.errors import BrokenImage, InvalidParameter, TooLarge, UnsupportedImage
-from serve_app.imaging.containers import READERS, SourceFormat, recognise
+from serve_app.imaging.boxes import read_boxes
+from serve_app.imaging.containers import (
+    Facts,
+    SourceFormat,
+    read_bmp,
+    read_gif,
+    read_jpeg,
+    read_png,
+    read_webp,
+    recognise,
+)
+from serve_app.imaging.directories import NotRead, read_tiff
 from serve_app.settings import ImageLimits
 
-ALLOWED_FORMATS = "PNG, JPEG or WebP"
+ALLOWED_FORMATS = "PNG, JPEG, WebP, AVIF, HEIC, TIFF, BMP or GIF"
 FIELD = "image"
 
+READERS: dict[SourceFormat, Callable[[bytes], Facts]] = {
+    SourceFormat.PNG: read_png,
+    SourceFormat.JPEG: read_jpeg,
+    SourceFormat.WEBP: read_webp,
+    SourceFormat.AVIF: read_boxes,
+    SourceFormat.HEIC: read_boxes,
+    SourceFormat.TIFF: read_tiff,
+    SourceFormat.BMP: read_bmp,
+    SourceFormat.GIF: read_gif,
+}
+
 _REFUSED = {  # what people do send, so that the answer can name it; (first byte's place, bytes)
-    "a GIF": (0, b"GIF8"),
-    "a TIFF": (0, b"II*\0"),
-    "a big-endian TIFF": (0, b"MM\0*"),
-    "a BMP": (0, b"BM"),
+    "a JPEG XL": (0, b"\0\0\0\x0cJXL "),
+    "a JPEG XL codestream": (0, b"\xff\x0a"),
+    "a JPEG 2000": (0, b"\0\0\0\x0cjP  "),
     "a PDF": (0, b"%PDF"),
     "a Photoshop document": (0, b"8BPS"),
     "an SVG or XML text": (0, b"<"),
-    "an AVIF": (4, b"ftypavif"),
-    "a HEIC": (4, b"ftypheic"),
     "a video or another picture of its family": (4, b"ftyp"),
 }
 
@@ -61,7 +81,7 @@ def inspect(data: bytes, limits: ImageLimits, field: str = FIELD) -> Header:
 
     Raises:
         InvalidParameter: no data at all.
-        UnsupportedImage: not a PNG, JPEG or WebP file.
+        UnsupportedImage: not of `ALLOWED_FORMATS`, or of a kind of it that is not read.
         TooLarge: over `limits.upload_bytes` or `limits.source_pixels`.
         BrokenImage: the header ends early or makes no sense.
     """
@@ -104,6 +124,10 @@ def broken(reason: object, found: SourceFormat, field: str) -> BrokenImage:
 def _read(found: SourceFormat, data: bytes, field: str) -> Header:
     try:
         facts = READERS[found](data)
+    except NotRead as error:
+        raise UnsupportedImage(
+            f"{field}: {error} is not read", field=field, allowed=ALLOWED_FORMATS
+        ) from None
     except (struct.error, IndexError):
         raise broken("its header ends too early", found, field) from None
     except ValueError as error:
@@ -113,7 +137,14 @@ def _read(found: SourceFormat, data: bytes, field: str) -> Header:
     height, width = facts.height, facts.width
     if facts.orientation >= 5:  # 5 to 8 lay the picture on its side
         height, width = width, height
-    return Header(found, height, width, facts.has_alpha, facts.orientation, facts.bit_depth)
+    return Header(
+        found,
+        height,
+        width,
+        facts.has_alpha,
+        facts.orientation,
+        facts.bit_depth,
+    )
 
 
 def _guess(data: bytes) -> str:

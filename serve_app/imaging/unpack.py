@@ -1,74 +1,77 @@
-"""Turns what a decoder delivers into upright colour and alpha, whatever way the file keeps them.
+"""Draws a picture's rows into upright arrays of levels, band by band, whatever way the file keeps them.
 
-Gray, palettes, one colour declared transparent, 16 bits, ink colours: each is stored in its own way and all
-leave here as the same two arrays. This module refuses to know bytes, limits and errors.
+Gray, palettes, one colour declared transparent, 16 bits, ink colours: a decoder's bands all leave here as the
+same two arrays. Only they are held whole; what a decoder delivers is turned to levels a few rows at a time.
+This module refuses to know bytes, limits and errors.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
+import pyvips
 
+from serve_app.imaging.colour import to_levels, to_srgb
 from serve_app.imaging.inspect import Header
-from serve_app.resample import Pixels
+from serve_app.levels import Levels
+
+_BAND_ROWS = 128
+
+Allocate = Callable[[tuple[int, ...]], Levels]
 
 
-def unpack(image: Image.Image, header: Header) -> tuple[Pixels, Pixels | None]:
-    """Unpacks a loaded picture.
+def draw(
+    image: pyvips.Image, header: Header, allocate: Allocate
+) -> tuple[Levels, Levels | None, bytes | None]:
+    """Computes a picture.
 
     Args:
-        image: As its decoder delivers it, in any of the modes of PNG, JPEG and WebP.
+        image: As its decoder delivers it.
         header: What the file says of itself; it gives the orientation and the bits of a sample.
+        allocate: Makes the arrays that are returned.
 
     Returns:
-        Colour (H, W, 3) float32, [0, 1], sRGB, straight, as stored also where nothing is visible; and
-        alpha (H, W) float32, [0, 1], or None if the file has no transparency. Both upright.
+        Colour (H, W, 3), sRGB, straight, as stored also where nothing is visible; alpha (H, W), or None if
+        the file has no transparency; and the profile in which a result can be written back.
     """
-    colour, alpha = _stored(image, header.bit_depth)
-    turned = _upright(colour, header.orientation)
-    return turned, None if alpha is None else _upright(alpha, header.orientation)
+    colour, alpha = _split(image, header)
+    colour, profile = to_srgb(colour)
+    levels = allocate((header.height, header.width, 3))
+    opacity = None if alpha is None else allocate((header.height, header.width))
+    stack = colour
+    if alpha is not None:
+        same = colour.format == alpha.format
+        stack = colour.bandjoin(alpha) if same else to_levels(colour).bandjoin(to_levels(alpha))
+    into = _as_stored(levels, header.orientation)
+    into_opacity = None if opacity is None else _as_stored(opacity, header.orientation)
+    sample, factor = (np.uint16, 1) if stack.format == "ushort" else (np.uint8, 257)
+    region = pyvips.Region.new(stack)
+    for top in range(0, stack.height, _BAND_ROWS):
+        rows = slice(top, min(top + _BAND_ROWS, stack.height))
+        fetched = region.fetch(0, top, stack.width, rows.stop - top)
+        band = np.frombuffer(fetched, sample).reshape(-1, stack.width, stack.bands)
+        np.multiply(band[:, :, : colour.bands], factor, out=into[rows], dtype=np.uint16)
+        if into_opacity is not None:
+            np.multiply(band[:, :, -1], factor, out=into_opacity[rows], dtype=np.uint16)
+    return levels, opacity, profile
 
 
-def _stored(image: Image.Image, bit_depth: int) -> tuple[Pixels, Pixels | None]:
-    key = image.info.get("transparency")
-    if image.mode == "I;16":
-        gray = np.asarray(image, np.uint16)
-        level = np.divide(gray, np.float32(65535), dtype=np.float32)
-        alpha = None if key is None else (gray != key).astype(np.float32)
-        return np.repeat(level[:, :, None], 3, axis=2), alpha
-    if image.mode in ("1", "L", "RGB"):
-        samples = np.asarray(image.convert("L") if image.mode == "1" else image)
-        alpha = None if key is None else _unlike(samples, key, bit_depth)
-        return _to_unit(np.asarray(image.convert("RGB"))), alpha
-    if image.has_transparency_data:
-        samples = np.asarray(image.convert("RGBA"))
-        return _to_unit(samples[:, :, :3]), _to_unit(samples[:, :, 3])
-    return _to_unit(np.asarray(image.convert("RGB"))), None
+def _split(image: pyvips.Image, header: Header) -> tuple[pyvips.Image, pyvips.Image | None]:
+    """Takes a decoder's 1 to 5 bands apart: 1, 3 or, for inks, 4 of colour, and alpha."""
+    inks = image.interpretation == "cmyk"
+    colours = 4 if inks else 3 if image.bands >= 3 else 1
+    colour = image.extract_band(0, n=colours) if image.bands > colours else image
+    if image.bands == colours or not header.has_alpha:
+        return colour, None
+    return colour, image.extract_band(colours)
 
 
-def _unlike(samples: NDArray[np.uint8], key: int | tuple[int, ...], bit_depth: int) -> Pixels:
-    """1 wherever a pixel is not the one colour that the file declares transparent."""
-    wanted = np.atleast_1d(np.asarray(key, np.int64))
-    if bit_depth == 16:  # only the high byte of a sample has been decoded
-        wanted = wanted >> 8
-    elif bit_depth in (2, 4):  # samples have been spread to 8 bits, the key has not
-        wanted = wanted * 255 // (2**bit_depth - 1)
-    like = (samples.reshape(*samples.shape[:2], -1) == wanted).all(axis=2)
-    unlike: Pixels = np.logical_not(like).astype(np.float32)
-    return unlike
-
-
-def _to_unit(samples: NDArray[np.uint8]) -> Pixels:
-    return np.divide(samples, np.float32(255), dtype=np.float32)
-
-
-def _upright(stored: Pixels, orientation: int) -> Pixels:
-    """Turns stored rows the way the picture is seen. Source: EXIF 2.32, tag 0x0112."""
-    if orientation >= 5:  # rows are columns
-        stored = stored.swapaxes(0, 1)
+def _as_stored(upright: Levels, orientation: int) -> Levels:
+    """A view of upright pixels, laid out as the file stores them. Source: EXIF 2.32, tag 0x0112."""
+    view = upright
     if orientation in (3, 4, 7, 8):
-        stored = stored[::-1]
+        view = view[::-1]
     if orientation in (2, 3, 6, 7):
-        stored = stored[:, ::-1]
-    return np.ascontiguousarray(stored)
+        view = view[:, ::-1]
+    return view.swapaxes(0, 1) if orientation >= 5 else view

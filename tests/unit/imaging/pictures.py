@@ -61,5 +61,5 @@ def noisy(height: int = 48, width: int = 64) -> Image.Image:
 
 
 def levels(plane: np.ndarray) -> np.ndarray:
-    """Back to 8 bits, to compare with what was written."""
-    return np.floor(plane * 255 + 0.5).astype(int)
+    """Levels back to 8 bits, to compare with what was written."""
+    return (plane.astype(int) + 128) // 257

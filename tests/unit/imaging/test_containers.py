@@ -2,20 +2,30 @@ from __future__ import annotations
 
 import struct
 
+import pillow_heif
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serve_app.imaging.containers import READERS, SourceFormat, read_jpeg, read_png, recognise
+from serve_app.imaging.containers import SourceFormat, read_jpeg, read_png, recognise
+from serve_app.imaging.inspect import READERS
 from tests.unit.imaging.pictures import chunk, exif, png, saved, smooth
 
-WHOLE = {kind: saved(smooth(), kind.upper(), exif=exif(1)) for kind in SourceFormat}
+pillow_heif.register_heif_opener()
+_BARE = (SourceFormat.BMP, SourceFormat.GIF, SourceFormat.TIFF)
+_NAMES = {SourceFormat.HEIC: "HEIF"}
+WHOLE = {
+    kind: saved(
+        smooth(), _NAMES.get(kind, kind.upper()), **({} if kind in _BARE else {"exif": exif(1)})
+    )
+    for kind in SourceFormat
+}
 
 
 @pytest.mark.parametrize("kind", SourceFormat)
 def test_a_format_is_told_by_its_first_bytes(kind):
     assert recognise(WHOLE[kind]) is kind
-    assert recognise(WHOLE[kind][:12]) is kind
+    assert recognise(WHOLE[kind][:16]) is kind
     assert recognise(b"x" + WHOLE[kind]) is None
 
 

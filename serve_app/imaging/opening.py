@@ -1,0 +1,84 @@
+"""Opens a file with the one decoder of its format. Only `codec` calls it, within a bounded process.
+
+Decoders are called by name, so that exactly these can be reached. What they hand over is a picture that has
+not been computed yet: `unpack` draws its rows. This module refuses to know limits, colour and orientation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pillow_heif
+import pyvips
+from numpy.typing import NDArray
+from PIL.BmpImagePlugin import BmpImageFile
+
+from serve_app.imaging.containers import SourceFormat
+from serve_app.imaging.inspect import Header
+
+# The rows are read once, from top to bottom. Damage that a viewer would paint over is an error here.
+_STRICT = {"access": "sequential", "fail_on": "error"}
+_BLOBS = {"icc_profile": "icc-profile-data", "exif": "exif-data", "xmp": "xmp-data"}
+
+pyvips.cache_set_max(0)  # pictures of strangers are not kept
+pyvips.concurrency_set(1)
+
+
+def _with_vips(loader: str, **options: Any) -> Callable[[bytes], pyvips.Image]:
+    return lambda data: pyvips.Operation.call(f"{loader}load_buffer", data, **_STRICT, **options)
+
+
+def _open_heic(data: bytes) -> pyvips.Image:
+    with BytesIO(data) as file:
+        found = pillow_heif.open_heif(file, convert_hdr_to_8bit=False)
+        first = found[found.primary_index]
+        image = _from_array(np.asarray(first))
+        for name, blob in _BLOBS.items():
+            if first.info.get(name):
+                image.set_type(pyvips.GValue.blob_type, blob, first.info[name])
+    return image
+
+
+def _open_bmp(data: bytes) -> pyvips.Image:
+    with BmpImageFile(BytesIO(data)) as image:
+        image.load()
+        shown = image if image.mode in ("L", "RGB", "RGBA") else image.convert("RGB")
+        return _from_array(np.asarray(shown))
+
+
+def _from_array(samples: NDArray[Any]) -> pyvips.Image:
+    return pyvips.Image.new_from_array(np.ascontiguousarray(samples)).copy()
+
+
+_OPENERS: dict[SourceFormat, Callable[[bytes], pyvips.Image]] = {
+    SourceFormat.PNG: _with_vips("png"),
+    SourceFormat.JPEG: _with_vips("jpeg"),  # of several pictures in one file, the first
+    SourceFormat.WEBP: _with_vips("webp"),
+    SourceFormat.GIF: _with_vips("gif"),
+    SourceFormat.TIFF: _with_vips("tiff"),
+    SourceFormat.AVIF: _with_vips("heif"),
+    SourceFormat.HEIC: _open_heic,
+    SourceFormat.BMP: _open_bmp,
+}
+
+
+def open_picture(data: bytes, header: Header) -> pyvips.Image:
+    """Opens a file; its rows are computed when they are asked for.
+
+    Returns:
+        1 to 5 bands of uchar or ushort over their whole range, as stored, with `icc-profile-data`, `exif-data`
+        and `xmp-data` where the file has them.
+
+    Raises:
+        Exception: whatever the decoder raises, also when rows are asked for.
+    """
+    image = _OPENERS[header.format](data)
+    if image.format == "ushort" and 8 < header.bit_depth < 16:  # its bits have been put uppermost
+        top = 2**header.bit_depth - 1
+        places = image >> (16 - header.bit_depth)
+        spread = (places.cast("float") * (65535 / top) + 0.5).cast("ushort")
+        return spread.copy(interpretation=image.interpretation)
+    return image

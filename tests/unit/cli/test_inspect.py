@@ -1,0 +1,137 @@
+"""`tessera inspect`, run as the command is."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+from serve_app.cli import inspect as command
+from serve_app.cli import main
+from serve_app.cli.arguments import build_parser, option_of, read_params
+from serve_app.cli.inspect import repeat
+from serve_app.contracts import OutputFormat, UpscaleParams
+from serve_app.imaging.encode import encode
+from tests.unit.imaging.results import look, p3, smooth
+
+PARAMETERS = {
+    "model": "mini",
+    "scale": 2.5,
+    "width": None,
+    "steps": 4,
+    "controls": [{"name": "canny", "scale": 0.5, "start": 0.0, "end": 0.8}],
+    "lora": "turbo",
+    "lora_scale": 0.8,
+    "prompt": "-a 'quoted' \"text\"; rm -rf $HOME `date`\nand more",
+    "negative_prompt": "",
+    "seed": 7,
+    "output_format": "png",
+    "preset": "photo",
+    "fidelity": None,
+    "bit_depth": 16,
+    "keep_metadata": True,
+    "keep_gps": False,
+}
+PROVENANCE = {"version": "0.1.0", "model": "mini", "seed": 7, "parameters": PARAMETERS}
+
+
+@pytest.fixture
+def result(tmp_path: Path) -> Path:
+    path = tmp_path / "result.png"
+    path.write_bytes(encode(smooth(), None, look(bit_depth=16, icc=p3(), provenance=PROVENANCE)))
+    return path
+
+
+def told(path: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
+    assert main(["inspect", str(path), "--json"]) == 0
+    found: dict[str, object] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_a_result_tells_how_it_was_made(result: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(result)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"{result}: png, 56x40 px, 16 bits, profile ")
+    assert lines[0].endswith("P3") or "p3" in lines[0].lower()
+    assert lines[1:4] == ["version: 0.1.0", "model: mini", "seed: 7"]
+    assert "again: tessera upscale IN -o OUT --model=mini --scale=2.5" in "\n".join(lines)
+
+
+def test_the_same_as_json(result: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = told(result, capsys)
+    assert (found["format"], found["width"], found["height"]) == ("png", 56, 40)
+    assert found["bit_depth"] == 16
+    assert found["provenance"] == PROVENANCE
+    assert str(found["command"]).startswith("tessera upscale IN -o OUT")
+
+
+def test_the_command_makes_it_again() -> None:
+    line = repeat(PROVENANCE, option_of)
+    assert line is not None
+    arguments = build_parser().parse_args(shlex.split(line)[1:])
+    given = {name: value for name, value in PARAMETERS.items() if value not in (None, "")}
+    assert read_params(arguments) == UpscaleParams.parse(given).model_copy(update={"preset": None})
+
+
+@pytest.mark.parametrize("provenance", [{}, {"parameters": "text"}, {"seed": 1}])
+def test_without_parameters_there_is_no_command(provenance: dict[str, object]) -> None:
+    assert repeat(provenance, option_of) is None
+
+
+def test_what_somebody_else_wrote_never_fails() -> None:
+    line = repeat({"parameters": {"controls": ["x", {}], "prompt": {"a": 1}}}, option_of)
+    assert (
+        line
+        == "tessera upscale IN -o OUT --control x --control ::: '--prompt={'\"'\"'a'\"'\"': 1}'"
+    )
+
+
+@pytest.mark.parametrize("kind", OutputFormat)
+def test_every_written_format(
+    kind: OutputFormat, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "result"
+    path.write_bytes(encode(smooth(), None, look(kind, provenance=PROVENANCE)))
+    found = told(path, capsys)
+    assert (found["format"], found["width"], found["height"]) == (kind.value, 56, 40)
+    assert found["provenance"] == PROVENANCE
+
+
+def test_a_file_without_provenance_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "plain.jpg"
+    path.write_bytes(encode(smooth(), None, look(OutputFormat.JPEG)))
+    assert main(["inspect", str(path)]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == f"{path}: jpeg, 56x40 px, 8 bits, profile sRGB"
+    assert second.startswith("no provenance")
+    assert told(path, capsys)["command"] is None
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "message"),
+    [(None, 2, "No such file"), (b"", 1, "empty"), (b"some text", 1, "allowed")],
+)
+def test_what_is_no_picture(
+    content: bytes | None,
+    code: int,
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "file"
+    if content is not None:
+        path.write_bytes(content)
+    assert main(["inspect", str(path)]) == code
+    assert message in capsys.readouterr().err
+
+
+def test_a_file_that_is_too_large_is_not_read(
+    result: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "MOST_BYTES", 100)
+    assert main(["inspect", str(result)]) == 2
+    assert "larger than 100 bytes" in capsys.readouterr().err

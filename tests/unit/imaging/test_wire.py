@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import socket
+
+import numpy as np
+import pytest
+
+from serve_app.errors import BrokenImage, TooLarge
+from serve_app.imaging.codec import Picture
+from serve_app.imaging.traits import Traits
+from serve_app.imaging.wire import (
+    SharedMemory,
+    error_message,
+    picture_message,
+    read_answer,
+    receive,
+    send,
+)
+
+
+@pytest.fixture
+def memory():
+    memory = SharedMemory.create()
+    yield memory
+    memory.close()
+
+
+def laid(memory, with_alpha=True):
+    """A picture as the child lays it, and what it says of it."""
+    colour = memory.allocate((3, 5, 3))
+    colour[:] = np.arange(45).reshape(3, 5, 3)
+    alpha = memory.allocate((3, 5)) if with_alpha else None
+    if alpha is not None:
+        alpha[:] = 7
+    picture = Picture(colour, alpha, Traits(True, 16, b"profile", None, b"packet"))
+    return picture, picture_message(picture, memory)
+
+
+@pytest.mark.parametrize("with_alpha", [True, False])
+def test_a_picture_comes_over_whole(memory, with_alpha):
+    sent, message = laid(memory, with_alpha)
+    found = read_answer(message, SharedMemory(memory.descriptor), 15)
+    np.testing.assert_array_equal(found.colour, sent.colour)
+    assert (found.alpha is None) == (not with_alpha)
+    assert found.traits == sent.traits
+    sent.colour[2, 4, 2] = 999
+    assert found.colour[2, 4, 2] == 999  # the same memory
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"size": [5, 5]},
+        {"size": [-3, -5]},
+        {"size": None},
+        {"blocks": [1 << 40, None, None]},
+        {"blocks": [-1, None, None]},
+        {"blocks": "?"},
+    ],
+)
+def test_a_lie_is_a_value_error(memory, lie):
+    _, message = laid(memory)
+    with pytest.raises(ValueError):
+        read_answer({**message, **lie}, SharedMemory(memory.descriptor), 15)
+
+
+def test_an_error_is_raised_as_it_was(memory):
+    message = error_message(TooLarge("big", field="image", allowed="less"))
+    with pytest.raises(TooLarge, match="big") as caught:
+        read_answer(message, memory, 1)
+    assert (caught.value.field, caught.value.allowed) == ("image", "less")
+
+
+def test_an_unknown_error_is_a_broken_picture(memory):
+    with pytest.raises(BrokenImage):
+        read_answer({"error": "root", "detail": "x"}, memory, 1)
+
+
+def test_messages_cross_a_socket_with_their_memory():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        memory = SharedMemory.create(b"content")
+        send(ours, {"text": "x" * 5000}, (memory,))
+        message, (found,) = receive(theirs, 1)
+        assert message == {"text": "x" * 5000}
+        assert found.whole() == b"content"
+        found.close()
+        memory.close()
+
+
+@pytest.mark.parametrize("said", [b"[]\n", b"{\n", b"\xff\n", b"x" * 70000])
+def test_what_is_no_message(said):
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall(said)
+        with pytest.raises(ValueError):
+            receive(theirs)
+
+
+def test_the_end_of_the_other_side():
+    ours, theirs = socket.socketpair()
+    with theirs:
+        ours.close()
+        with pytest.raises(EOFError):
+            receive(theirs)
