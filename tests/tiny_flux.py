@@ -149,6 +149,7 @@ def build_tiny_flux(
                 "align_px": 8,
                 "takes_prompt": takes_prompt,
                 "takes_true_cfg": True,
+                "judges_tiles": False,
                 "defaults": {"steps": 2, "guidance_scale": 3.5, "control_scale": 0.6},
             }
             | ({"controls": UNION_CONTROLS} if with_union else {})

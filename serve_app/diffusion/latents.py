@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from serve_app.levels import TOP_LEVEL, Levels
 from serve_app.tiling.fields import noise
 from serve_app.tiling.geometry import Tile
-from serve_app.tiling.levels import TOP_LEVEL, Levels
 
 if TYPE_CHECKING:
     from serve_app.diffusion.loader import FluxModel

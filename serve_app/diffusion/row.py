@@ -21,6 +21,8 @@ from serve_app.diffusion.prompts import Arrays, Prompt
 from serve_app.diffusion.sigmas import control_scales, make_sigmas
 from serve_app.diffusion.step import Control, Networks, Row
 from serve_app.errors import TileFailed
+from serve_app.fidelity.garbage import Summary, fault_of
+from serve_app.levels import Levels
 from serve_app.tiling.geometry import Tile
 
 
@@ -37,6 +39,8 @@ class TileRow:
         negative: And against what, where true classifier-free guidance is on.
         histories: Of a tile that may skip steps, see `choose_steps`.
         due: For each step whether it is computed; all are where steps are not chosen.
+        hold: How firmly its source is held, 0 to 1 of what the model does by default; 0 is never judged.
+        means: Of its enlarged source, by which the result is judged; see `fidelity.garbage`.
     """
 
     latents: torch.Tensor
@@ -47,6 +51,8 @@ class TileRow:
     negative: Prompt | None
     histories: tuple[History, History] | None = None
     due: list[bool] = field(default_factory=list)
+    hold: float = 0
+    means: Summary | None = None
 
     @classmethod
     def begin(
@@ -75,7 +81,14 @@ class TileRow:
             params=params,
             prompt=prompts[0],
             negative=prompts[1],
+            hold=_hold(model, params),
         )
+
+    def fault(self, tile: Levels | None) -> str | None:
+        """What is wrong with the decoded tile, which is None where it is no number; None is nothing."""
+        if tile is None:
+            return "came out as NaN"
+        return None if self.means is None else fault_of(tile, self.means, self.hold)
 
     def at(self, step: int) -> Row:
         """What a step is to do with this tile."""
@@ -145,6 +158,14 @@ class Prompts:
             found = Prompt.from_arrays(arrays, self._model.device, self._model.dtype)
             self._known[key] = found
         return found
+
+
+def _hold(model: FluxModel, params: ResolvedParams) -> float:
+    usual = model.info.defaults
+    shorter = params.control_start > usual.control_start or params.control_end < usual.control_end
+    if not model.info.judges_tiles or not usual.control_scale or shorter:
+        return 0
+    return min(params.control_scale / usual.control_scale, 1)
 
 
 def _acting(

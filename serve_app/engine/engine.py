@@ -20,7 +20,7 @@ from serve_app.contracts import Priority
 from serve_app.engine.scheduler import CostTable, Scheduler, Work
 from serve_app.engine.task import Entry, Kind, Runner, TileInputs, TileTask
 from serve_app.errors import Busy, DeadlineExceeded, ReplicaLost, TesseraError, TileFailed
-from serve_app.tiling.levels import Levels
+from serve_app.levels import Levels
 
 logger = logging.getLogger("tessera.engine")
 

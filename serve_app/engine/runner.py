@@ -17,10 +17,11 @@ from serve_app.diffusion.row import Prompts, TileRow
 from serve_app.diffusion.step import Networks, denoise_step
 from serve_app.engine.scheduler import static_sizes
 from serve_app.engine.task import Bucket, Entry, Kind, TileInputs, TileTask
-from serve_app.errors import TesseraError, TileFailed
+from serve_app.errors import GarbageTile, TesseraError
+from serve_app.fidelity.garbage import means_of
+from serve_app.levels import TOP_LEVEL, Levels
 from serve_app.settings import EngineSettings
 from serve_app.tiling.geometry import Tile
-from serve_app.tiling.levels import TOP_LEVEL, Levels
 
 
 class FluxRunner:
@@ -42,9 +43,7 @@ class FluxRunner:
         if settings.cuda_graphs:
             walks = (self._networks.transformer, *self._networks.controlnets.values())
             replay_passes(walks, lambda: model.adapters.on)
-        self._eager = (
-            model.device.type == "cpu" and not settings.compile
-        )  # no size needs warming of its own
+        self._eager = model.device.type == "cpu" and not settings.compile  # sizes need no warming
         self._cache = model.info.residual_cache if settings.residual_cache else None
         self.rows_skipped = 0
         self._rows: dict[int, TileRow] = {}
@@ -56,10 +55,9 @@ class FluxRunner:
         Raises:
             TileFailed: its prompts are not equally long.
         """
-        tokens = self._prompts.tokens(task.params, inputs.prompts)
-        tile, params = task.tile, task.params
-        bucket = Bucket(tile.height, tile.width, tokens, params.lora, params.lora_scale)
-        return params.steps, bucket
+        size, asked = (task.tile.height, task.tile.width), task.params
+        tokens = self._prompts.tokens(asked, inputs.prompts)
+        return asked.steps, Bucket(*size, tokens, asked.lora, asked.lora_scale)
 
     def open(self) -> dict[tuple[Kind, int], float]:
         """Sets the thread's threads, and runs gray tiles at every batch size.
@@ -84,7 +82,8 @@ class FluxRunner:
         for entry, given in zip(entries, inputs, strict=True):
             task, own = entry.task, [next(encoded) for _ in given.controls]
             prompts = self._prompts.of(task.params, given.prompts)
-            rows[entry.id] = TileRow.begin(self._model, task.tile, task.params, own, prompts)
+            row = rows[entry.id] = TileRow.begin(self._model, task.tile, task.params, own, prompts)
+            row.means = means_of(given.controls[0])
         self._rows |= rows
 
     def step(self, entries: Sequence[Entry], size: int) -> None:
@@ -104,12 +103,14 @@ class FluxRunner:
         self.rows_skipped += sum(not step.due for step in steps)
 
     def decode(self, entries: Sequence[Entry], size: int) -> list[Levels | TesseraError]:
-        """Decodes finished tiles; one that came out as NaN is an error of its own."""
-        tokens = torch.stack([self._rows[entry.id].latents for entry in entries])
+        """Decodes finished tiles; a NaN, or what shows nothing of its source, is an error of its own."""
+        rows = [self._rows[entry.id] for entry in entries]
+        tokens = torch.stack([row.latents for row in rows])
         tiles = as_levels(decode_tiles(self._model, tokens, entries[0].task.tile, size))
+        faults = map(TileRow.fault, rows, tiles)
         return [
-            TileFailed(f"tile {entry.task.index} came out as NaN") if tile is None else tile
-            for entry, tile in zip(entries, tiles, strict=True)
+            GarbageTile(f"tile {entry.task.index} {fault}") if tile is None or fault else tile
+            for entry, tile, fault in zip(entries, tiles, faults, strict=True)
         ]
 
     def probe(self) -> None:
@@ -122,8 +123,7 @@ class FluxRunner:
 
     def _warm(self, asked: UpscaleParams, most: int | None = None) -> dict[tuple[Kind, int], float]:
         """Computes gray tiles, each kind of work at `most` of its sizes; returns the seconds of each."""
-        side = self._model.info.tile_px
-        params = resolve(asked, self._model.info, drawn_seed=0)
+        side, params = self._model.info.tile_px, resolve(asked, self._model.info, drawn_seed=0)
         task = TileTask("warm-up", 0, Tile(0, 0, side, side), params)
         gray = np.full((side, side, 3), TOP_LEVEL // 2, np.uint16)
         inputs = TileInputs([gray] * len(params.all_controls))

@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from serve_app.contracts import DEFAULT_TENANT, Priority, ResolvedParams
 from serve_app.errors import TesseraError
+from serve_app.levels import Levels
 from serve_app.tiling.geometry import Tile
-from serve_app.tiling.levels import Levels
 
 
 @dataclass(frozen=True, slots=True)

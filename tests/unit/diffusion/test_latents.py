@@ -17,9 +17,9 @@ from serve_app.diffusion.latents import (
     unpack,
 )
 from serve_app.diffusion.loader import FluxModel
+from serve_app.levels import TOP_LEVEL, Levels
 from serve_app.tiling.fields import noise
 from serve_app.tiling.geometry import Tile
-from serve_app.tiling.levels import TOP_LEVEL, Levels
 from tests.tiny_flux import TILE_PX
 
 TILE = Tile(64, 96, TILE_PX, TILE_PX)

@@ -18,10 +18,10 @@ from serve_app.diffusion.loader import FluxModel
 from serve_app.diffusion.prompts import Prompt
 from serve_app.engine.runner import FluxRunner
 from serve_app.engine.task import Entry, PromptArrays, TileInputs, TileTask
+from serve_app.levels import TOP_LEVEL, Levels
 from serve_app.settings import EngineSettings
 from serve_app.tiling.fields import noise
 from serve_app.tiling.geometry import Tile
-from serve_app.tiling.levels import TOP_LEVEL, Levels
 from tests.tiny_flux import TILE_PX
 
 TOLERANCE = 1e-4  # fp32, greatest difference of any latent

@@ -8,9 +8,9 @@ import numpy as np
 
 from serve_app.contracts import Priority, UpscaleParams, resolve
 from serve_app.engine.task import Bucket, Entry, TileInputs, TileTask
+from serve_app.levels import Levels
 from serve_app.testing import FAKE_MODEL
 from serve_app.tiling.geometry import Tile
-from serve_app.tiling.levels import Levels
 
 SIDE_PX = 8
 

@@ -15,9 +15,9 @@ from serve_app.engine.engine import Engine, Event, StepsDone
 from serve_app.engine.scheduler import Scheduler
 from serve_app.engine.task import Entry, Kind, TileTask
 from serve_app.errors import Busy, DeadlineExceeded, ReplicaLost, TileFailed
+from serve_app.levels import Levels
 from serve_app.settings import EngineSettings
 from serve_app.testing_engine import IdentityRunner, PacedRunner, identity_engine
-from serve_app.tiling.levels import Levels
 from tests.unit.engine.entries import crop, inputs, task
 from tests.unit.engine.turnstile import Turnstile
 

@@ -23,10 +23,10 @@ from serve_app.engine.engine import Engine
 from serve_app.engine.runner import FluxRunner
 from serve_app.engine.scheduler import Kind, Scheduler
 from serve_app.engine.task import Entry, PromptArrays, TileInputs, TileTask
-from serve_app.errors import TileFailed
+from serve_app.errors import GarbageTile, TileFailed
+from serve_app.levels import TOP_LEVEL, Levels
 from serve_app.settings import EngineSettings, Settings
 from serve_app.tiling.geometry import Tile
-from serve_app.tiling.levels import TOP_LEVEL, Levels
 from tests.tiny_flux import TILE_PX, build_tiny_flux
 from tests.tiny_lora import save_tiny_lora
 
@@ -206,10 +206,25 @@ async def test_a_tile_that_turns_nan_fails_alone(model: FluxModel):
     tasks = [task(model, index, {"steps": 2, "seed": index}) for index in range(3)]
     found = await results(engine, tasks)
     engine.close()
-    assert isinstance(found[1], TileFailed)
+    assert isinstance(found[1], GarbageTile)
     assert "tile 1 came out as NaN" in found[1].detail
     for index in (0, 2):
         assert distance(found[index], solo(model, tasks[index])) <= ONE_GREY_LEVEL
+
+
+@pytest.mark.parametrize(("judges", "failed"), [(True, GarbageTile), (False, np.ndarray)])
+def test_a_tile_that_shows_nothing_of_its_source_is_garbage(
+    model: FluxModel, judges: bool, failed: type
+):
+    judging = replace(model, info=model.info.model_copy(update={"judges_tiles": judges}))
+    runner = FluxRunner(judging, EngineSettings(), 1)
+    tile = task(model, 4, {"steps": 1})
+    (entry,) = entries_of(runner, [tile])
+    runner.encode([entry], [inputs(tile)], 1)
+    runner.step([entry], 1)
+    runner._rows[entry.id].means = np.full((8, 8, 4), 5, np.float32)  # as far as can be
+    (found,) = runner.decode([entry], 1)
+    assert isinstance(found, failed)
 
 
 @pytest.mark.parametrize(
