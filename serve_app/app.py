@@ -39,6 +39,7 @@ _GATEWAY_ONGOING = (
     1000  # far above `pictures_at_once`, so that a full gateway still answers, with 429
 )
 _CPU_STAGE_ONGOING = 4
+OBJECT_STORE_BYTES = 512 * 2**20  # tiles of a 50-MP result; what is more waits on the disk
 _HEALTH_TIMEOUT_S = 60  # the probe waits for the step that runs; loading an adapter is the longest
 
 
@@ -173,6 +174,7 @@ def _serve(application: Application, host: str, port: int) -> int:
     print(f"tessera: starting on http://{host}:{port} ...", flush=True)
     ray.init(
         address="local",
+        object_store_memory=OBJECT_STORE_BYTES,
         include_dashboard=False,
         log_to_driver=os.environ.get("TESSERA_VERBOSE") == "1",
         configure_logging=False,

@@ -213,8 +213,9 @@ def _result_of(answer: dict[str, Any]) -> UpscaleResult:
         params=ResolvedParams.model_validate(answer["params"]),
         **{
             name: answer[name]
-            for name in UpscaleResult.model_fields
+            for name, field in UpscaleResult.model_fields.items()
             if name not in ("image", "timings_s", "params")
+            and (field.is_required() or name in answer)
         },
     )
 

@@ -16,7 +16,8 @@ class Ledger:
         on_progress: Told at each change.
 
     Attributes:
-        retried: Tiles sent again.
+        retried: Tiles sent again, for whatever fault.
+        replaced: Tiles given up, for which the plain resize stands in.
     """
 
     def __init__(self, tiles: int, steps: int, on_progress: ProgressCallback) -> None:
@@ -25,6 +26,7 @@ class Ledger:
         self._tiles_done = 0
         self._on_progress = on_progress
         self.retried = 0
+        self.replaced: list[int] = []
 
     def steps(self, index: int, done: int) -> None:
         """A tile has so many steps done."""

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from serve_app.contracts import ModelInfo, ResolvedParams, Upscaler, UpscaleRequest
 from serve_app.controls.depth import open_depth
@@ -16,15 +16,19 @@ from serve_app.controls.pictures import DepthEstimator
 from serve_app.engine.engine import Engine, StepsDone
 from serve_app.engine.scheduler import Scheduler, Work
 from serve_app.engine.task import PromptArrays, Runner, TileInputs, TileTask
+from serve_app.levels import Levels
 from serve_app.models.catalog import find_model, read_model_info
 from serve_app.models.loras import with_loras
+from serve_app.parts import Prepared
 from serve_app.settings import ImageLimits, Settings
-from serve_app.stages import Source, finish, prepare
-from serve_app.tiling.levels import Levels
-from serve_app.upscale import Conductor, Prepared
+from serve_app.stages.finish import Finish, Finished
+from serve_app.stages.prepare import prepare, strip
+from serve_app.upscale import Conductor
 
 if TYPE_CHECKING:
     from serve_app.diffusion.prompts import PromptEncoder
+
+T = TypeVar("T")
 
 
 class LocalPreparer:
@@ -42,16 +46,25 @@ class LocalPreparer:
     async def prepare(
         self, request: UpscaleRequest, params: ResolvedParams, model: ModelInfo
     ) -> Prepared:
-        """See `upscale.Preparer`."""
+        """See `parts.Preparer`."""
         pictures = (request.image, request.control_images)
 
         def work() -> Prepared:
             found: Any = prepare(*pictures, params, model, self._limits, self._depth)
-            outline, source, *crops = found
-            each = len(params.all_controls)
-            return Prepared(
-                outline, source, [crops[i : i + each] for i in range(0, len(crops), each)]
-            )
+            outline, source, *drawn = found
+            return Prepared(outline, source, drawn)
+
+        return await asyncio.to_thread(work)
+
+    async def strip(
+        self, prepared: Prepared, params: ResolvedParams, row: int
+    ) -> Sequence[Sequence[Levels]]:
+        """See `parts.Preparer`."""
+        plan, source, drawn = prepared.outline.plan, prepared.source, prepared.drawn
+
+        def work() -> list[tuple[Levels, ...]]:
+            crops = strip(plan, params, row, source, drawn)
+            return list(zip(*[crops] * len(params.all_controls), strict=True))
 
         return await asyncio.to_thread(work)
 
@@ -68,7 +81,7 @@ class LocalPromptEmbedder:
         self._thread = ThreadPoolExecutor(1, "tessera-prompts")
 
     async def embed(self, text: str) -> PromptArrays:
-        """See `upscale.PromptEmbedder`."""
+        """See `parts.PromptEmbedder`."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, self._embed, text)
 
@@ -105,7 +118,7 @@ class LocalDenoiser:
         prompts: Sequence[PromptArrays],
         on_steps: Callable[[int], None],
     ) -> Levels:
-        """See `upscale.TileDenoiser`."""
+        """See `parts.TileDenoiser`."""
         inputs = TileInputs(crops, prompts)
         async with self._places, aclosing(self._engine.denoise(task, inputs)) as events:
             async for event in events:
@@ -115,21 +128,54 @@ class LocalDenoiser:
         raise RuntimeError("an engine's events end with pixels")
 
     async def ready(self) -> bool:
-        """See `upscale.TileDenoiser`."""
+        """See `parts.TileDenoiser`."""
         return self._engine.alive
 
 
 class LocalFinisher:
-    """Finishes pictures on a thread."""
+    """Finishes pictures on threads, row by row as the tiles come."""
 
-    async def finish(
-        self, prepared: Prepared, params: ResolvedParams, model: ModelInfo, tiles: Sequence[Levels]
-    ) -> bytes:
-        """See `upscale.Finisher`."""
-        source: Source = prepared.source
-        rounds = model.backprojection_rounds
-        plan = prepared.outline.plan
-        return await asyncio.to_thread(finish, plan, params, rounds, source, tiles)
+    @asynccontextmanager
+    async def begin(
+        self, prepared: Prepared, params: ResolvedParams, model: ModelInfo
+    ) -> AsyncIterator[LocalFinishing]:
+        """See `parts.Finisher`."""
+        plan, source = prepared.outline.plan, prepared.source
+        with await asyncio.to_thread(Finish, plan, params, model, source) as finish:
+            finishing = LocalFinishing(finish)
+            try:
+                yield finishing
+            finally:
+                await finishing.idle()
+
+
+class LocalFinishing:
+    """One result in the making, on a thread at a time.
+
+    Args:
+        finish: The work.
+    """
+
+    def __init__(self, finish: Finish) -> None:
+        self._finish = finish
+        self._running: asyncio.Future[Any] | None = None
+
+    async def add(self, tiles: Sequence[Levels]) -> None:
+        """See `parts.Finishing`."""
+        await self._run(self._finish.add, tiles)
+
+    async def end(self) -> Finished:
+        """See `parts.Finishing`."""
+        return await self._run(self._finish.end)
+
+    async def idle(self) -> None:
+        """Waits for a thread whose caller was cancelled: it must not write to what is being closed."""
+        if self._running is not None:
+            await asyncio.wait([self._running])
+
+    async def _run(self, work: Callable[..., T], *args: Any) -> T:
+        self._running = asyncio.get_running_loop().run_in_executor(None, work, *args)
+        return await asyncio.shield(self._running)
 
 
 def build_engine(

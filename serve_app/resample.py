@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 Pixels = NDArray[np.float32]
 
 _SUPPORT = 2.0  # of the cubic, in input pixels when enlarging
-_BLOCK_ROWS = 16  # output rows per product; 16 measured best of 16, 32, 64, 128
+BLOCK_ROWS = 16  # output rows per product; 16 measured best of 16, 32, 64, 128
 _SERIAL_PRODUCT = 2**18  # up to this many multiplications OpenBLAS stays on the caller's thread
 
 
@@ -60,29 +60,98 @@ def resize(pixels: Pixels, height: int, width: int) -> Pixels:
     return np.ascontiguousarray(planes).reshape(height, width, *pixels.shape[2:])
 
 
-def _scale_columns(planes: Pixels, width: int) -> Pixels:
-    if planes.shape[1] == width:
-        return planes
-    return _scale_rows(planes.transpose(1, 0, 2), width).transpose(1, 0, 2)
+def source_rows(length: int, height: int, top: int, bottom: int) -> range:
+    """Which rows of a picture say what some rows of its enlarged or reduced self are.
+
+    They begin and end at multiples of `BLOCK_ROWS`, or with the picture: cut there, `resize` scales their
+    columns bit-equal to those of the whole.
+
+    Args:
+        length: Rows of the picture.
+        height: Rows of the scaled picture.
+        top: The first row asked for.
+        bottom: The row below the last one asked for; above `top`, at most `height`.
+    """
+    if length == height:
+        first, end = top, bottom
+    else:
+        starts, bands = _bands(length, height)
+        first = starts[top // BLOCK_ROWS]
+        end = starts[(bottom - 1) // BLOCK_ROWS] + bands.shape[2]
+    return range(first // BLOCK_ROWS * BLOCK_ROWS, min(-(-end // BLOCK_ROWS) * BLOCK_ROWS, length))
+
+
+def resize_rows(
+    pixels: Pixels, first: int, length: int, height: int, top: int, bottom: int
+) -> Pixels:
+    """Scales the rows of a picture of which only some are at hand; columns are left as they are.
+
+    Args:
+        pixels: (n, W) or (n, W, C) float32: the rows from `first` on; at least `source_rows`.
+        first: Where in the picture they begin.
+        length: Rows of the whole picture.
+        height: Rows of the whole picture when scaled.
+        top: The first scaled row asked for.
+        bottom: The scaled row below the last one asked for.
+
+    Returns:
+        (bottom - top, W) or (bottom - top, W, C) float32, bit-equal to those rows of the whole scaled alone.
+
+    Raises:
+        ValueError: if a row that is needed is missing.
+    """
+    needed = source_rows(length, height, top, bottom)
+    if first > needed.start or first + len(pixels) < needed.stop:
+        raise ValueError(f"rows {needed} are needed, not {first} to {first + len(pixels)}")
+    if length == height:
+        return pixels[top - first : bottom - first]
+    starts, bands = _bands(length, height)
+    flat = np.ascontiguousarray(pixels, dtype=np.float32).reshape(len(pixels), -1)
+    blocks = range(top // BLOCK_ROWS, -(-bottom // BLOCK_ROWS))
+    above = blocks.start * BLOCK_ROWS
+    scaled = np.empty((min(blocks.stop * BLOCK_ROWS, height) - above, flat.shape[1]), np.float32)
+    span = bands.shape[2]
+    strip = max(BLOCK_ROWS, _SERIAL_PRODUCT // (BLOCK_ROWS * span))
+    for block in blocks:
+        rows = slice(block * BLOCK_ROWS - above, (block + 1) * BLOCK_ROWS - above)
+        band, start = bands[block, : len(scaled[rows])], starts[block] - first
+        for left in range(0, flat.shape[1], strip):
+            columns = slice(left, left + strip)
+            np.matmul(band, flat[start : start + span, columns], out=scaled[rows, columns])
+    return scaled[top - above : bottom - above].reshape(bottom - top, *pixels.shape[1:])
 
 
 def _scale_rows(planes: Pixels, height: int) -> Pixels:
-    length, *rest = planes.shape
-    if length == height:
+    return resize_rows(planes, 0, len(planes), height, 0, height)
+
+
+def _scale_columns(planes: Pixels, width: int) -> Pixels:
+    """Scales columns in groups of `BLOCK_ROWS` rows, so that what is cut between two groups equals the whole.
+
+    The last places of a BLAS product depend on how wide it is and where in it a number stands.
+    """
+    height, length, channels = planes.shape
+    if length == width:
         return planes
-    starts, bands = _bands(length, height)
+    starts, bands = _bands(length, width)
     span = bands.shape[2]
-    flat = np.ascontiguousarray(planes, dtype=np.float32).reshape(length, -1)
-    scaled = np.empty((height, flat.shape[1]), np.float32)
-    strip = max(_BLOCK_ROWS, _SERIAL_PRODUCT // (_BLOCK_ROWS * span))
-    for block, start in enumerate(starts):
-        top = block * _BLOCK_ROWS
-        bottom = min(top + _BLOCK_ROWS, height)
-        band = bands[block, : bottom - top]
-        for left in range(0, flat.shape[1], strip):
-            columns = slice(left, left + strip)
-            np.matmul(band, flat[start : start + span, columns], out=scaled[top:bottom, columns])
-    return scaled.reshape(height, *rest)
+    scaled = np.empty((height, width, channels), np.float32)
+    whole = height // BLOCK_ROWS * BLOCK_ROWS
+    for rows in (slice(0, whole), slice(whole, height)):
+        part = planes[rows]
+        if not len(part):
+            continue
+        side = min(BLOCK_ROWS, len(part))
+        groups = part.reshape(-1, side, length, channels).transpose(0, 2, 1, 3)
+        flat = np.ascontiguousarray(groups, dtype=np.float32).reshape(-1, length, side * channels)
+        turned = np.empty((len(flat), width, side * channels), np.float32)
+        for block, start in enumerate(starts):
+            columns = slice(block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, width))
+            band = bands[block, : columns.stop - columns.start]
+            np.matmul(band, flat[:, start : start + span], out=turned[:, columns])
+        back = turned.reshape(-1, width, side, channels).transpose(0, 2, 1, 3)
+        scaled[rows] = back.reshape(-1, width, channels)
+    return scaled
 
 
 @lru_cache(maxsize=16)
@@ -98,14 +167,14 @@ def _bands(length: int, scaled: int) -> tuple[tuple[int, ...], Pixels]:
     weights = np.where(inside, _cubic((reach + 0.5 - centre[:, None]) / stretch), 0.0)
     weights /= weights.sum(axis=1, keepdims=True)
 
-    block_firsts = first[::_BLOCK_ROWS]
-    last_rows = np.minimum(np.arange(1, len(block_firsts) + 1) * _BLOCK_ROWS, scaled) - 1
+    block_firsts = first[::BLOCK_ROWS]
+    last_rows = np.minimum(np.arange(1, len(block_firsts) + 1) * BLOCK_ROWS, scaled) - 1
     span = int((end[last_rows] - block_firsts).max())
     starts = np.minimum(block_firsts, length - span)
-    bands = np.zeros((len(starts), _BLOCK_ROWS, span), np.float32)
+    bands = np.zeros((len(starts), BLOCK_ROWS, span), np.float32)
     row, tap = np.nonzero(inside)
-    block = row // _BLOCK_ROWS
-    bands[block, row % _BLOCK_ROWS, reach[row, tap] - starts[block]] = weights[row, tap]
+    block = row // BLOCK_ROWS
+    bands[block, row % BLOCK_ROWS, reach[row, tap] - starts[block]] = weights[row, tap]
     bands.flags.writeable = False
     return tuple(int(start) for start in starts), bands
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pillow_jxl  # noqa: F401  registers JPEG XL with Pillow
 from PIL import Image
 
 from serve_app.contracts import (

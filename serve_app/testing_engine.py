@@ -14,13 +14,13 @@ from typing import Any
 from serve_app.engine.engine import Engine
 from serve_app.engine.scheduler import Scheduler, static_sizes
 from serve_app.engine.task import Bucket, Entry, Kind, TileInputs, TileTask
-from serve_app.errors import TesseraError, TileFailed
+from serve_app.errors import GarbageTile, TesseraError
+from serve_app.levels import Levels
 from serve_app.settings import EngineSettings
-from serve_app.tiling.levels import Levels
 
 
 class IdentityDenoiser:
-    """An `upscale.TileDenoiser` that gives each crop back, without an engine.
+    """A `parts.TileDenoiser` that gives each crop back, without an engine.
 
     Args:
         on_tile: Awaited for each tile after its last step; may wait, and may raise what it shall fail with.
@@ -148,7 +148,7 @@ class PacedRunner(IdentityRunner):
         """Logs the turn; gives the crops back, or an error for a spoilt tile."""
         self._begin(Kind.DECODE, entries)
         return [
-            TileFailed(f"tile {entry.task.index} came out as NaN")
+            GarbageTile(f"tile {entry.task.index} came out as NaN")
             if entry.id in self._spoilt
             else crop
             for entry, crop in zip(entries, super().decode(entries, size), strict=True)

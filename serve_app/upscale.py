@@ -1,7 +1,8 @@
 """The product's story on one page: prepare a picture, denoise its tiles, finish it.
 
-The conductor knows no process: the three parts that it conducts stand behind protocols, satisfied in one
-process by `local` and over Ray by `deployments`. Pixels pass through as opaque references, never opened here.
+The conductor knows no process: what it conducts stands behind the protocols of `parts`. A picture passes
+through it a row of tiles at a time: the next row is cut while one is denoised, and rows that are done are
+joined from top to bottom, so that what is in flight is bounded whatever the picture's size.
 """
 
 from __future__ import annotations
@@ -9,118 +10,42 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TypeVar
 
 from serve_app.contracts import (
     MAX_SEED,
+    FidelityReport,
     ModelInfo,
     Progress,
     ProgressCallback,
-    ResolvedParams,
     UpscaleRequest,
     UpscaleResult,
     resolve,
 )
-from serve_app.engine.task import TileTask
 from serve_app.errors import Busy, DeadlineExceeded, InvalidParameter, ReplicaLost
 from serve_app.ledger import Clock, Ledger
+from serve_app.parts import (
+    Finisher,
+    Finishing,
+    PixelsRef,
+    Prepared,
+    Preparer,
+    PromptEmbedder,
+    PromptRef,
+    TileDenoiser,
+)
+from serve_app.presets import with_preset
 from serve_app.settings import RequestSettings
-from serve_app.stages import Outline
-from serve_app.tiling.geometry import Tile
+from serve_app.stages.finish import Finished
+from serve_app.tiles import GARBAGE_RETRIES, Job, TileSender, again
 
 logger = logging.getLogger("tessera.upscale")
 
-PixelsRef = Any  # pixels here, or a reference to pixels elsewhere; only carried from part to part
-PromptRef = Any  # a prompt's embeddings, likewise
-_FIRST_RETRY_S = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A picture ready for denoising.
-
-    Attributes:
-        outline: Its size and its plan.
-        source: The decoded source, for the finish.
-        crops: For each of the plan's tiles, in order, one crop for each of the request's controls.
-    """
-
-    outline: Outline
-    source: PixelsRef
-    crops: Sequence[Sequence[PixelsRef]]
-
-
-class Preparer(Protocol):
-    """Bytes to crops."""
-
-    async def prepare(
-        self, request: UpscaleRequest, params: ResolvedParams, model: ModelInfo
-    ) -> Prepared:
-        """Decodes, enlarges and cuts the request's pictures; raises RequestError where it cannot."""
-        ...
-
-
-class PromptEmbedder(Protocol):
-    """Texts to embeddings."""
-
-    async def embed(self, text: str) -> PromptRef:
-        """Embeds a text; equal texts are computed once in a while only."""
-        ...
-
-
-class TileDenoiser(Protocol):
-    """Crops to tiles."""
-
-    async def denoise(
-        self,
-        task: TileTask,
-        crops: Sequence[PixelsRef],
-        prompts: Sequence[PromptRef],
-        on_steps: Callable[[int], None],
-    ) -> PixelsRef:
-        """Computes one tile; raises ReplicaLost where the same task may be sent again.
-
-        `on_steps` hears how many steps are done. Cancelling the call frees the tile's place within a step.
-        """
-        ...
-
-    async def ready(self) -> bool:
-        """True only when a model is loaded and warm."""
-        ...
-
-
-class Finisher(Protocol):
-    """Tiles to bytes."""
-
-    async def finish(
-        self,
-        prepared: Prepared,
-        params: ResolvedParams,
-        model: ModelInfo,
-        tiles: Sequence[PixelsRef],
-    ) -> bytes:
-        """Joins the tiles and encodes the result."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """One request on its way: what all of its tiles share."""
-
-    request: UpscaleRequest
-    params: ResolvedParams
-    model: ModelInfo
-    deadline: float  # the event loop's time, s
-
-    def task(self, index: int, tile: Tile, now: float) -> TileTask:
-        """A tile's task; its time left counts from now."""
-        request, left_s = self.request, max(self.deadline - now, 0)
-        return TileTask(
-            request.request_id, index, tile, self.params, request.priority, request.tenant, left_s
-        )
+T = TypeVar("T")
+Row = list[asyncio.Task[PixelsRef]]
 
 
 class Conductor:
@@ -164,10 +89,11 @@ class Conductor:
         self, request: UpscaleRequest, on_progress: ProgressCallback | None = None
     ) -> UpscaleResult:
         """Upscales one picture; see `contracts.Upscaler`."""
-        model = self._model(request.params.model)
-        params = resolve(request.params, model, drawn_seed=secrets.randbelow(MAX_SEED + 1))
+        asked = with_preset(request.params, self._settings.presets)
+        model = self._model(asked.model)
+        params = resolve(asked, model, drawn_seed=secrets.randbelow(MAX_SEED + 1))
         limit_s = request.timeout_s or self._settings.timeout_s
-        job = _Job(request, params, model, asyncio.get_running_loop().time() + limit_s)
+        job = Job(request, params, model, asyncio.get_running_loop().time() + limit_s)
         self._admit()
         try:
             async with asyncio.timeout_at(job.deadline):
@@ -177,20 +103,23 @@ class Conductor:
         finally:
             self._in_progress -= 1
 
-    async def _run(self, job: _Job, on_progress: ProgressCallback) -> UpscaleResult:
+    async def _run(self, job: Job, on_progress: ProgressCallback) -> UpscaleResult:
         clock, params = Clock(), job.params
         prepared, prompts = await self._begin(job)
         plan = prepared.outline.plan
         ledger = Ledger(plan.count, params.steps, on_progress)
         clock.lap("prepare")
-        tiles = await self._denoise_all(job, prepared, prompts, ledger)
-        clock.lap("denoise")
-        ledger.report("finish")
-        image = await self._finisher.finish(prepared, params, job.model, tiles)
+        sender = TileSender(self._denoiser, job, prompts, ledger, self._settings.tile_retries)
+        async with self._finisher.begin(prepared, params, job.model) as finishing:
+            ledger.report("denoise")
+            await self._denoise_all(job, prepared, sender, finishing)
+            clock.lap("denoise")
+            ledger.report("finish")
+            finished = await self._again(job, "finish", finishing.end)
         clock.lap("finish")
         request_id = job.request.request_id
         result = UpscaleResult(
-            image=image,
+            image=finished.image,
             media_type=params.output_format.media_type,
             width=plan.result.width,
             height=plan.result.height,
@@ -201,14 +130,19 @@ class Conductor:
             params=params,
             timings_s=clock.laps_s,
             request_id=request_id,
+            report=_report(finished, ledger),
         )
         logger.info("upscale.done", extra={"request_id": request_id, **clock.laps_s})
         return result
 
-    async def _begin(self, job: _Job) -> tuple[Prepared, list[PromptRef]]:
+    async def _begin(self, job: Job) -> tuple[Prepared, list[PromptRef]]:
         """Prepares the pictures and embeds the texts, side by side."""
+
+        def prepare() -> Awaitable[Prepared]:
+            return self._preparer.prepare(job.request, job.params, job.model)
+
         async with _task_group() as group:
-            prepared = group.create_task(self._preparer.prepare(job.request, job.params, job.model))
+            prepared = group.create_task(self._again(job, "prepare", prepare))
             prompts = [group.create_task(self._embed(text)) for text in job.params.texts]
         return prepared.result(), [prompt.result() for prompt in prompts]
 
@@ -218,53 +152,61 @@ class Conductor:
         return await self._embedder.embed(text)
 
     async def _denoise_all(
-        self, job: _Job, prepared: Prepared, prompts: Sequence[PromptRef], ledger: Ledger
-    ) -> list[PixelsRef]:
+        self, job: Job, prepared: Prepared, sender: TileSender, finishing: Finishing
+    ) -> None:
         """All tiles of a picture, a bounded number at once. The first failure ends the others."""
-        places = asyncio.Semaphore(self._settings.tiles_at_once)
-
-        async def one(index: int, tile: Tile, crops: Sequence[PixelsRef]) -> PixelsRef:
-            async with places:
-                return await self._denoise(job, index, tile, crops, prompts, ledger)
-
-        ledger.report("denoise")
-        cut = zip(prepared.outline.plan.tiles, prepared.crops, strict=True)
+        plan = prepared.outline.plan
+        across, most = len(plan.lefts), self._settings.tiles_at_once
+        # rows whose tiles are out: enough for all that may be in flight, and one that is being joined
+        rows: asyncio.Queue[Row] = asyncio.Queue(1 + -(-most // across))
         async with _task_group() as group:
-            running = [
-                group.create_task(one(index, tile, crops))
-                for index, (tile, crops) in enumerate(cut)
-            ]
-        return [task.result() for task in running]
+            joining = group.create_task(_join(rows, len(plan.tops), finishing))
+            await self._send_all(job, prepared, sender, rows, group)
+            await joining
 
-    async def _denoise(
+    async def _send_all(
         self,
-        job: _Job,
-        index: int,
-        tile: Tile,
-        crops: Sequence[PixelsRef],
-        prompts: Sequence[PromptRef],
-        ledger: Ledger,
-    ) -> PixelsRef:
-        """One tile, sent again while its replica dies under it: computed twice, it is the same tile."""
-        loop = asyncio.get_running_loop()
-        attempt = 0
-        while True:
-            task = job.task(index, tile, loop.time())
+        job: Job,
+        prepared: Prepared,
+        sender: TileSender,
+        rows: asyncio.Queue[Row],
+        group: asyncio.TaskGroup,
+    ) -> None:
+        """Sends row after row; while one is sent the next is cut, and nothing beyond it."""
+        plan, places = prepared.outline.plan, asyncio.Semaphore(self._settings.tiles_at_once)
+        across, count, tiles = len(plan.lefts), len(plan.tops), plan.tiles
+
+        async def cut(row: int) -> deque[Sequence[PixelsRef]]:
+            def strip() -> Awaitable[Sequence[Sequence[PixelsRef]]]:
+                return self._preparer.strip(prepared, job.params, row)
+
+            return deque(await self._again(job, "strip", strip))
+
+        async def one(index: int, crops: Sequence[PixelsRef]) -> PixelsRef:
             try:
-                found = await self._denoiser.denoise(
-                    task, crops, prompts, lambda done: ledger.steps(index, done)
-                )
-            except ReplicaLost as error:
-                if attempt == self._settings.tile_retries:
-                    raise
-                extra = {"request_id": task.request_id, "tile": index, "cause": error.detail}
-                logger.warning("upscale.tile_retried", extra=extra)
-                ledger.retried += 1
-                await asyncio.sleep(_FIRST_RETRY_S * 2**attempt)
-                attempt += 1
-            else:
-                ledger.done(index)
-                return found
+                return await sender.send(index, tiles[index], crops)
+            finally:
+                places.release()
+
+        ahead = group.create_task(cut(0))
+        for row in range(count):
+            strip = await ahead
+            if row + 1 < count:
+                ahead = group.create_task(cut(row + 1))
+            running: Row = []
+            for index in range(row * across, (row + 1) * across):
+                await places.acquire()
+                running.append(group.create_task(one(index, strip.popleft())))
+            await rows.put(running)
+
+    async def _again(self, job: Job, stage: str, send: Callable[[], Awaitable[T]]) -> T:
+        """A stage's call, sent again while its replica dies."""
+
+        def on_retry(error: ReplicaLost) -> None:
+            extra = {"request_id": job.request.request_id, "stage": stage, "cause": error.detail}
+            logger.warning("upscale.stage_retried", extra=extra)
+
+        return await again(send, self._settings.tile_retries, on_retry)
 
     def _model(self, name: str | None) -> ModelInfo:
         if name is None:
@@ -281,6 +223,28 @@ class Conductor:
                 retry_after_s=self._settings.retry_after_s,
             )
         self._in_progress += 1
+
+
+async def _join(rows: asyncio.Queue[Row], count: int, finishing: Finishing) -> None:
+    """Hands rows of tiles on from top to bottom, each as soon as it is whole."""
+    for _ in range(count):
+        running = await rows.get()
+        await finishing.add([await task for task in running])
+
+
+def _report(finished: Finished, ledger: Ledger) -> FidelityReport:
+    """What was measured, and what was done about tiles."""
+    warnings = tuple(
+        f"tile {index} came out as garbage {1 + GARBAGE_RETRIES} times; the plain resize stands there"
+        for index in sorted(ledger.replaced)
+    )
+    return finished.report.model_copy(
+        update={
+            "tiles_retried": ledger.retried,
+            "tiles_replaced": len(ledger.replaced),
+            "warnings": (*finished.report.warnings, *warnings),
+        }
+    )
 
 
 @asynccontextmanager

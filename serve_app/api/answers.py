@@ -13,8 +13,20 @@ from urllib.parse import quote
 from starlette.responses import Response
 
 from serve_app.api.schemas import UpscaleAnswer
-from serve_app.contracts import UpscaleResult
+from serve_app.contracts import FidelityReport, UpscaleResult
 
+FIDELITY_HEADERS = {
+    "X-Fidelity-LR-PSNR": "lr_psnr_db",
+    "X-Fidelity-Color-Error": "color_error_mean",
+    "X-Fidelity-Color-Error-P99": "color_error_p99",
+    "X-Fidelity-Edge-Agreement": "edge_agreement",
+    "X-Fidelity-Seam-Energy": "seam_energy",
+    "X-Fidelity-Strength": "fidelity",
+    "X-Fidelity-Tiles-Retried": "tiles_retried",
+    "X-Fidelity-Tiles-Replaced": "tiles_replaced",
+}
+"""The numbers of a `FidelityReport` that every answer's headers tell."""
+WARNINGS_HEADER = "X-Fidelity-Warnings"
 _LONGEST_NAME = 80
 
 
@@ -51,13 +63,20 @@ def answer_of(result: UpscaleResult) -> UpscaleAnswer:
 
 def result_headers(result: UpscaleResult) -> dict[str, str]:
     """What a caller may want to know without reading the body."""
-    return {
+    headers = {
         "X-Seed": str(result.params.seed),
         "X-Model": result.params.model,
         "X-Tiles": str(result.tiles),
         "Server-Timing": server_timing(result.timings_s),
         "Cache-Control": "no-store",
     }
+    return headers if result.report is None else headers | fidelity_headers(result.report)
+
+
+def fidelity_headers(report: FidelityReport) -> dict[str, str]:
+    """The report's numbers, rounded to what they are worth, and how many warnings it has."""
+    told = {name: f"{getattr(report, field):.5g}" for name, field in FIDELITY_HEADERS.items()}
+    return told | {WARNINGS_HEADER: str(len(report.warnings))}
 
 
 def server_timing(timings_s: dict[str, float]) -> str:

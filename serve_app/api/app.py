@@ -14,6 +14,7 @@ from serve_app.api.openapi import describe
 from serve_app.api.problems import Problems, install_problems
 from serve_app.api.routes import catalogue_routes, operations_routes, upscale_routes
 from serve_app.contracts import Upscaler
+from serve_app.fetch.client import Fetcher, Internet
 from serve_app.settings import Settings
 
 _DESCRIPTION = """\
@@ -26,7 +27,11 @@ Errors are `application/problem+json` (RFC 9457): `field` names what to change, 
 
 
 def create_api(
-    upscaler: Upscaler, settings: Settings, *, stamps_request_id: bool = True
+    upscaler: Upscaler,
+    settings: Settings,
+    *,
+    stamps_request_id: bool = True,
+    internet: Internet | None = None,
 ) -> FastAPI:
     """Builds the HTTP application around an `Upscaler`.
 
@@ -35,6 +40,7 @@ def create_api(
         settings: Its limits and waiting times are enforced and told here.
         stamps_request_id: False behind a proxy that adds `X-Request-Id` to every response itself, as
             Ray Serve's does; the header would otherwise be there twice.
+        internet: What `image_url` reaches, for tests; None is the real one.
     """
     app = FastAPIOffline(
         title="Tessera",
@@ -49,7 +55,8 @@ def create_api(
     problems = Problems(settings.requests.retry_after_s)
     install_problems(app, problems)
     app.add_middleware(Edge, problems=problems, stamps_request_id=stamps_request_id)
-    app.include_router(upscale_routes(upscaler, settings, problems))
+    fetcher = Fetcher(settings.fetch, internet)
+    app.include_router(upscale_routes(upscaler, fetcher, settings, problems))
     app.include_router(catalogue_routes(upscaler, settings))
     app.include_router(operations_routes(upscaler))
     describe(app)

@@ -1,7 +1,7 @@
-"""Reads an upload from a request: multipart, or JSON with the pictures in base64; and whose it is.
+"""Reads an upload from a request: multipart, or JSON with the pictures in base64 or by URL; and whose it is.
 
 The limits on bytes act while the body arrives, whether or not a Content-Length told its size. It refuses
-to know what the pictures are: their bytes are passed on as they came.
+to know what the pictures are: their bytes are passed on as they came, and a URL as it was written.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from serve_app.api.multipart import CONTROL_IMAGE_PREFIX, IMAGE_FIELD, over_limi
 from serve_app.api.problems import UnsupportedBody
 from serve_app.contracts import DEFAULT_TENANT, TENANT_PATTERN, Priority, UpscaleParams
 from serve_app.errors import InvalidParameter, RequestError, TooLarge
+from serve_app.fetch.client import FIELD as URL_FIELD
 
 MULTIPART = "multipart/form-data"
 JSON = "application/json"
@@ -39,9 +40,13 @@ _TEXTS_THAT_MAY_BE_EMPTY = ("prompt", "negative_prompt")
 
 @dataclass(frozen=True)
 class Upload:
-    """What a body holds; `filename` is the picture's on the caller's side: untrusted, may be empty."""
+    """What a body holds: the picture, or where to fetch it, the other being None.
 
-    image: bytes
+    `filename` is the picture's on the caller's side: untrusted, may be empty.
+    """
+
+    image: bytes | None
+    image_url: str | None
     control_images: dict[str, bytes]
     filename: str
     params: UpscaleParams
@@ -78,21 +83,25 @@ async def _read_multipart(request: Request, content_type: str, limit_bytes: int)
     most = limit_bytes * PICTURES_AT_LIMIT + ALLOWANCE_BYTES
     form = await read_form(_bounded(request, limit_bytes, most), content_type, limit_bytes)
     image = form.files.pop(IMAGE_FIELD, None)
-    if image is None or not (image or form.filename):
-        raise _missing(IMAGE_FIELD, "one file")
+    if not image and not form.filename:  # an empty field of a page's form
+        image = None
+    url = form.texts.pop(URL_FIELD, None) or None
+    _check_one(image is not None, url is not None, IMAGE_FIELD, "one file")
     controls = {n.removeprefix(CONTROL_IMAGE_PREFIX): data for n, data in form.files.items()}
     given = {k: v for k, v in form.texts.items() if v or k in _TEXTS_THAT_MAY_BE_EMPTY}
     priority = _priority(given.pop(PRIORITY_FIELD, None))
-    return Upload(image, controls, form.filename, UpscaleParams.parse(given), priority)
+    return Upload(image, url, controls, form.filename, UpscaleParams.parse(given), priority)
 
 
 async def _read_json(request: Request, limit_bytes: int) -> Upload:
     most = -(-limit_bytes * PICTURES_AT_LIMIT * 4 // 3) + ALLOWANCE_BYTES
     body = b"".join([chunk async for chunk in _bounded(request, limit_bytes, most)])
     fields = _parse_object(body)
-    if fields.get(BASE64_FIELD) is None:
-        raise _missing(BASE64_FIELD, _BASE64)
-    image = _decode(fields.pop(BASE64_FIELD), BASE64_FIELD, limit_bytes)
+    text, url = fields.pop(BASE64_FIELD, None), fields.pop(URL_FIELD, None)
+    _check_one(text is not None, url is not None, BASE64_FIELD, _BASE64)
+    if not isinstance(url, str | None):
+        raise InvalidParameter(f"{URL_FIELD}: not a text", field=URL_FIELD, allowed="a URL")
+    image = None if text is None else _decode(text, BASE64_FIELD, limit_bytes)
     encoded = fields.pop(CONTROLS_BASE64_FIELD, None) or {}
     if not isinstance(encoded, dict):
         raise InvalidParameter(
@@ -105,7 +114,7 @@ async def _read_json(request: Request, limit_bytes: int) -> Upload:
         for name, text in encoded.items()
     }
     priority = _priority(fields.pop(PRIORITY_FIELD, None))
-    return Upload(image, controls, "", UpscaleParams.parse(fields), priority)
+    return Upload(image, url, controls, "", UpscaleParams.parse(fields), priority)
 
 
 def tenant_of(headers: Headers) -> str:
@@ -198,5 +207,12 @@ def _not_base64(field: str, reason: str) -> InvalidParameter:
     return InvalidParameter(f"{field}: {reason}", field=field, allowed=_BASE64)
 
 
-def _missing(field: str, allowed: str) -> InvalidParameter:
-    return InvalidParameter(f"{field}: missing", field=field, allowed=allowed)
+def _check_one(has_image: bool, has_url: bool, field: str, allowed: str) -> None:
+    """A picture comes in one way."""
+    if has_image and has_url:
+        detail = f"{URL_FIELD}: give either {field} or {URL_FIELD}, not both"
+        raise InvalidParameter(detail, field=URL_FIELD, allowed=f"absent beside {field}")
+    if not has_image and not has_url:
+        raise InvalidParameter(
+            f"{field}: missing", field=field, allowed=f"{allowed}; or {URL_FIELD}"
+        )

@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from serve_app.api.answers import FIDELITY_HEADERS, WARNINGS_HEADER
 from serve_app.api.body import (
     BASE64_FIELD,
     CONTROLS_BASE64_FIELD,
@@ -30,10 +31,14 @@ from serve_app.api.schemas import Problem, UpscaleAnswer
 from serve_app.contracts import (
     TENANT_PATTERN,
     ControlParams,
+    FidelityReport,
     Priority,
     Progress,
     UpscaleParams,
 )
+from serve_app.fetch.client import FIELD as URL_FIELD
+from serve_app.fetch.target import LONGEST_URL
+from serve_app.imaging.inspect import ALLOWED_FORMATS
 
 _REF = "#/components/schemas/{model}"
 _SPOKEN: list[type[BaseModel]] = [ControlParams, Problem, Progress, UpscaleAnswer]
@@ -45,7 +50,14 @@ _BOUNDS = {
 }
 """Pydantic leaves bounds out of the schema of a field that may also be null; they are put back by these."""
 _TEXT = {"schema": {"type": "string"}}
+_NUMBER = {"schema": {"type": "number"}}
 _WHOLE = {"schema": {"type": "integer"}}
+_URL = {
+    "type": "string",
+    "format": "uri",
+    "maxLength": LONGEST_URL,
+    "description": "Where to fetch the picture instead of sending it, if the server has it switched on.",
+}
 
 
 def parameter_schemas() -> dict[str, Any]:
@@ -90,7 +102,7 @@ def _form() -> dict[str, Any]:
         "type": "string",
         "format": "binary",
         "contentMediaType": "application/octet-stream",
-        "description": "The picture, a PNG, JPEG or WebP file.",
+        "description": f"The picture: {ALLOWED_FORMATS}.",
     }
     control = picture | {
         "description": "The picture that the control of this name reads; as `image`, and all pictures"
@@ -133,8 +145,13 @@ def _body(name: str, picture: dict[str, Any]) -> dict[str, Any]:
     }
     return {
         "type": "object",
-        "required": [name],
-        "properties": {name: picture, **parameter_schemas(), PRIORITY_FIELD: priority},
+        "oneOf": [{"required": [name]}, {"required": [URL_FIELD]}],
+        "properties": {
+            name: picture,
+            URL_FIELD: _URL,
+            **parameter_schemas(),
+            PRIORITY_FIELD: priority,
+        },
         "additionalProperties": False,
     }
 
@@ -155,6 +172,7 @@ def upscale_responses() -> dict[int | str, dict[str, Any]]:
                 "X-Tiles": {"description": "Tiles that the picture was cut into.", **_WHOLE},
                 "Server-Timing": {"description": "Time of each stage, ms.", **_TEXT},
                 REQUEST_ID_HEADER: {"description": "Id of this request.", **_TEXT},
+                **_fidelity_headers(),
             },
             "content": {
                 # One range, not three types: /docs sends it as Accept whatever format is asked for.
@@ -171,6 +189,16 @@ def upscale_responses() -> dict[int | str, dict[str, Any]]:
             "content": {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": _REF.format(model="Problem")}}},
         }
     return answers
+
+
+def _fidelity_headers() -> dict[str, Any]:
+    """Each measure's header, described as in the report itself; absent where nothing was measured."""
+    told = {
+        name: {"description": FidelityReport.model_fields[field].description, **_NUMBER}
+        for name, field in FIDELITY_HEADERS.items()
+    }
+    warnings = "How many warnings the JSON answer's report has."
+    return told | {WARNINGS_HEADER: {"description": warnings, **_WHOLE}}
 
 
 _STREAM_EXAMPLE = (

@@ -53,6 +53,7 @@ STATUS: dict[type[errors.TesseraError], int] = {
     errors.Busy: 429,
     errors.DeadlineExceeded: 504,
     errors.TileFailed: 500,
+    errors.GarbageTile: 500,
     errors.ReplicaLost: 503,
     errors.ConfigurationError: 500,
     UnsupportedBody: 415,

@@ -1,6 +1,6 @@
 """The routes of the HTTP door, each a few lines: read, call the `Upscaler`, answer.
 
-It refuses to know how bodies are parsed, errors are worded and pictures are upscaled.
+It refuses to know how bodies are parsed, errors are worded, and pictures are fetched and upscaled.
 """
 
 from __future__ import annotations
@@ -17,11 +17,15 @@ from serve_app.api.openapi import upscale_request, upscale_responses
 from serve_app.api.presence import while_connected
 from serve_app.api.problems import Problems
 from serve_app.api.schemas import Health, ModelList, Readiness
-from serve_app.contracts import Upscaler, UpscaleRequest
+from serve_app.contracts import ProgressCallback, Upscaler, UpscaleRequest, UpscaleResult
+from serve_app.fetch.client import Fetcher
+from serve_app.presets import with_preset
 from serve_app.settings import Settings
 
 
-def upscale_routes(upscaler: Upscaler, settings: Settings, problems: Problems) -> APIRouter:
+def upscale_routes(
+    upscaler: Upscaler, fetcher: Fetcher, settings: Settings, problems: Problems
+) -> APIRouter:
     """The main job: `POST /v1/upscale`."""
     router = APIRouter(tags=["upscale"])
 
@@ -33,7 +37,7 @@ def upscale_routes(upscaler: Upscaler, settings: Settings, problems: Problems) -
         openapi_extra=upscale_request(),
     )
     async def upscale(request: Request) -> Response:
-        """Send a picture as a form's file, or in base64 within JSON; get it back enlarged.
+        """Send a picture as a form's file, in base64 within JSON, or by URL; get it back enlarged.
 
         Controls that need a picture of yours take it as the file `control_image_NAME`, or within JSON in
         `control_images_base64`.
@@ -43,21 +47,29 @@ def upscale_routes(upscaler: Upscaler, settings: Settings, problems: Problems) -
         request_id: str = request.state.request_id
         upload = await read_upload(request, settings.images.upload_bytes)
         accept = ",".join(request.headers.getlist("Accept"))
-        choice = choose(accept, upload.params.output_format)
-        params = upload.params.model_copy(update={"output_format": choice.output_format})
-        asked = UpscaleRequest(
-            image=upload.image,
-            control_images=upload.control_images,
-            params=params,
-            priority=upload.priority,
-            tenant=tenant_of(request.headers),
-            request_id=request_id,
-        )
-        if choice.shape is Shape.EVENTS:
-            return EventStream(
-                lambda on_progress: upscaler.upscale(asked, on_progress), problems, request_id
+        params = with_preset(upload.params, settings.requests.presets)  # it may name the format
+        choice = choose(accept, params.output_format)
+        params = params.model_copy(update={"output_format": choice.output_format})
+        tenant = tenant_of(request.headers)
+
+        async def work(on_progress: ProgressCallback | None = None) -> UpscaleResult:
+            image = upload.image
+            if image is None:
+                url = upload.image_url or ""
+                image = await fetcher.fetch(url, settings.images.upload_bytes, request_id)
+            asked = UpscaleRequest(
+                image=image,
+                control_images=upload.control_images,
+                params=params,
+                priority=upload.priority,
+                tenant=tenant,
+                request_id=request_id,
             )
-        result = await while_connected(request.receive, upscaler.upscale(asked))
+            return await upscaler.upscale(asked, on_progress)
+
+        if choice.shape is Shape.EVENTS:
+            return EventStream(work, problems, request_id)
+        result = await while_connected(request.receive, work())
         if choice.shape is Shape.JSON:
             return json_response(result)
         return picture_response(result, upload.filename)
@@ -73,7 +85,12 @@ def catalogue_routes(upscaler: Upscaler, settings: Settings) -> APIRouter:
     async def models() -> ModelList:
         """The default model comes first; `limits` holds for pictures of every model."""
         found = await upscaler.models()
-        return ModelList(models=found, default=found[0].name, limits=settings.images)
+        return ModelList(
+            models=found,
+            default=found[0].name,
+            presets=settings.requests.presets,
+            limits=settings.images,
+        )
 
     return router
 

@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
-from serve_app.contracts import ModelInfo, ResolvedParams
+from serve_app.contracts import FidelityReport, ModelInfo, ResolvedParams, UpscaleParams
 from serve_app.settings import ImageLimits
 
 EXAMPLE_PARAMS: JsonDict = {
@@ -34,6 +34,30 @@ EXAMPLE_PARAMS: JsonDict = {
     "seed": 42,
     "output_format": "png",
     "quality": 92,
+    "preset": "",
+    "fidelity": None,
+    "color_fix": "wavelet",
+    "denoise": 0,
+    "bit_depth": None,
+    "color_profile": "source",
+    "keep_metadata": True,
+    "keep_gps": False,
+    "max_pixels": None,
+}
+
+
+EXAMPLE_REPORT: JsonDict = {
+    "lr_psnr_db": 46.2,
+    "color_error_mean": 0.31,
+    "color_error_p99": 1.4,
+    "edge_agreement": 0.004,
+    "seam_energy": 1.01,
+    "fidelity": 0.5,
+    "noise": 0.003,
+    "blocking": 0.02,
+    "tiles_retried": 0,
+    "tiles_replaced": 0,
+    "warnings": [],
 }
 
 
@@ -60,6 +84,7 @@ class UpscaleAnswer(Answer):
                 "params": EXAMPLE_PARAMS,
                 "timings_ms": {"prepare": 12.3, "denoise": 8120.4, "finish": 95.1},
                 "request_id": "7f0f3f6c2f5a4c1e8a4a3c0d5b1e9f00",
+                "report": EXAMPLE_REPORT,
             }
         }
     )
@@ -75,6 +100,9 @@ class UpscaleAnswer(Answer):
     params: ResolvedParams = Field(description="Every parameter as it was run; send it to repeat.")
     timings_ms: dict[str, float] = Field(description="Time of each stage, ms.")
     request_id: str = Field(description="The id that the server's log knows this request by.")
+    report: FidelityReport | None = Field(
+        None, description="How faithful the result is to its source."
+    )
 
 
 class Problem(Answer):
@@ -111,6 +139,9 @@ class ModelList(Answer):
 
     models: list[ModelInfo]
     default: str = Field(description="Name of the model that runs when none is asked for.")
+    presets: dict[str, UpscaleParams] = Field(
+        description="Parameters under a name; null leaves one open."
+    )
     limits: ImageLimits
 
 

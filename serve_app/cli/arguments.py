@@ -13,6 +13,7 @@ from typing import Any
 from serve_app import __version__
 from serve_app.cli.controls import CONTROL_SYNTAX, LORA_SYNTAX, read_control, read_lora
 from serve_app.cli.exits import UsageError
+from serve_app.cli.inspect import inspect_file
 from serve_app.cli.models import list_models
 from serve_app.cli.upscale import upscale_all
 from serve_app.contracts import Priority, UpscaleParams, allowed_range
@@ -38,7 +39,20 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _add_common(models)
     models.set_defaults(command=list_models)
+    _add_inspect(commands)
     return parser
+
+
+def _add_inspect(commands: Any) -> None:
+    inspect = commands.add_parser(
+        "inspect",
+        help="tell what a picture's file says of itself, and how to make it again",
+        epilog=_EXITS,
+        allow_abbrev=False,
+    )
+    inspect.add_argument("file", metavar="FILE", help="a picture, at most 1 GiB")
+    inspect.add_argument("--json", action="store_true", help="write JSON to stdout")
+    inspect.set_defaults(command=inspect_file, spell=option_of)
 
 
 def _add_upscale(commands: Any) -> None:
@@ -59,6 +73,11 @@ def _add_upscale(commands: Any) -> None:
     _add_common(upscale)
     upscale.add_argument(
         "-r", "--recursive", action="store_true", help="descend into folders below a folder"
+    )
+    upscale.add_argument(
+        "--report",
+        action="store_true",
+        help="write how faithful each result is, and what was run, beside it as OUT.json",
     )
     upscale.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
     upscale.add_argument(

@@ -22,6 +22,10 @@ _SUFFIXES = {
     ".jpg": OutputFormat.JPEG,
     ".jpeg": OutputFormat.JPEG,
     ".webp": OutputFormat.WEBP,
+    ".avif": OutputFormat.AVIF,
+    ".tif": OutputFormat.TIFF,
+    ".tiff": OutputFormat.TIFF,
+    ".jxl": OutputFormat.JXL,
 }
 
 _SNIFFED_BYTES = 16

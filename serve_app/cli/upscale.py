@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from serve_app.cli.controls import read_pictures
 from serve_app.cli.exits import Exit, UsageError
@@ -47,6 +48,7 @@ class _Run:
     priority: Priority
     overwrite: bool
     as_json: bool
+    with_report: bool
     bar: ProgressBar
     failed: list[Path] = field(default_factory=list)
 
@@ -79,7 +81,7 @@ async def upscale_all(arguments: argparse.Namespace) -> Exit:
             targets = place_in_folder(pictures, Path(arguments.output), params.output_format)
         with ProgressBar(len(pictures), arguments.progress) as bar:
             lane = Priority(arguments.priority)
-            flags = (arguments.overwrite, arguments.json)
+            flags = (arguments.overwrite, arguments.json, arguments.report)
             run = _Run(upscaler, params, control_images, lane, *flags, bar)
             places = arguments.concurrency or (2 if arguments.server else 1)
             await _work(run, list(zip(pictures, targets, strict=True)), places)
@@ -119,8 +121,10 @@ async def _one(run: _Run, picture: Picture, target: Path, is_source: bool) -> No
     try:
         if is_source:
             raise FileExistsError(f"{target} is itself an input")
-        if target.exists() and not run.overwrite:
-            raise FileExistsError(f"{target} exists; --overwrite replaces it")
+        sidecar = target.with_name(f"{target.name}.json")
+        for path in (target, sidecar)[: 1 + run.with_report]:
+            if path.exists() and not run.overwrite:
+                raise FileExistsError(f"{path} exists; --overwrite replaces it")
         image = await asyncio.to_thread(picture.source.read_bytes)
         request = UpscaleRequest(
             image=image,
@@ -133,6 +137,9 @@ async def _one(run: _Run, picture: Picture, target: Path, is_source: bool) -> No
             request, lambda progress: run.bar.report(picture.source, progress)
         )
         await asyncio.to_thread(write_whole, target, result.image)
+        if run.with_report:
+            text = json.dumps(_facts(picture, target, result), indent=2) + "\n"
+            await asyncio.to_thread(write_whole, sidecar, text.encode())
     except ServerUnreachable:
         raise
     except UnsupportedImage as error:
@@ -160,9 +167,14 @@ def _tell_failure(run: _Run, picture: Picture, reason: str) -> None:
 
 def _tell_success(run: _Run, picture: Picture, target: Path, result: UpscaleResult) -> None:
     if run.as_json:
-        facts = result.model_dump(mode="json", exclude={"image"})
-        line = json.dumps({"input": str(picture.source), "output": str(target), **facts})
+        line = json.dumps(_facts(picture, target, result))
     else:
         size = f"{result.width}x{result.height}"
         line = f"{picture.source} -> {target} ({size}, seed {result.params.seed})"
     run.bar.say(line, sys.stdout)
+
+
+def _facts(picture: Picture, target: Path, result: UpscaleResult) -> dict[str, Any]:
+    """What is told of a result: its fidelity report and all that was run, without the picture."""
+    facts = result.model_dump(mode="json", exclude={"image"})
+    return {"input": str(picture.source), "output": str(target), **facts}

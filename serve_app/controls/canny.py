@@ -9,7 +9,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from serve_app.tiling.levels import TOP_LEVEL, Levels
+from serve_app.levels import TOP_LEVEL, Levels
 
 # Source: the thresholds of ControlNet's own demonstration and of diffusers' examples, on sharp 8-bit pictures.
 LOW_THRESHOLD = 100

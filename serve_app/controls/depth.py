@@ -13,10 +13,10 @@ import numpy as np
 
 from serve_app.controls.pictures import DepthEstimator
 from serve_app.errors import ConfigurationError
+from serve_app.levels import Levels, Pixels, to_levels
 from serve_app.models.catalog import find_model, read_model_info
 from serve_app.models.source import DEPTH_ESTIMATOR, find_part
 from serve_app.settings import ModelSettings
-from serve_app.tiling.levels import Levels, Pixels, to_levels
 
 logger = logging.getLogger("tessera.controls")
 

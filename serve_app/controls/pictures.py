@@ -11,9 +11,9 @@ from collections.abc import Callable
 from serve_app.contracts import ControlInfo
 from serve_app.controls.canny import canny
 from serve_app.errors import ConfigurationError
+from serve_app.levels import Levels, from_levels, to_levels
 from serve_app.resample import resize
 from serve_app.tiling.geometry import Size
-from serve_app.tiling.levels import Levels, from_levels, to_levels
 
 DepthEstimator = Callable[[Levels], Levels]
 """From colours (height, width, 3) to nearness (any height, any width, 1), brightest where nearest."""

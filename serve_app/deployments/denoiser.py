@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from serve_app.engine.engine import Engine, StepsDone
 from serve_app.engine.task import PromptArrays, TileInputs, TileTask
 from serve_app.errors import ReplicaLost
+from serve_app.levels import Levels
 from serve_app.local import build_engine
 from serve_app.settings import Settings
 from serve_app.telemetry import EngineMetrics, flop_model
-from serve_app.tiling.levels import Levels
 
 
 @dataclass(frozen=True, slots=True)

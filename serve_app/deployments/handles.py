@@ -23,7 +23,8 @@ from ray.serve.schema import DeploymentStatus, DeploymentStatusOverview
 from serve_app.contracts import ModelInfo, ResolvedParams, UpscaleRequest
 from serve_app.engine.task import TileTask
 from serve_app.errors import Busy, ReplicaLost, TesseraError
-from serve_app.upscale import Prepared
+from serve_app.parts import Prepared
+from serve_app.stages.finish import Finished
 
 _LOST = (
     ray.exceptions.RayActorError,
@@ -93,33 +94,40 @@ class _Stream:
 
 
 class RayPreparer:
-    """The Preprocess deployment; satisfies `upscale.Preparer`."""
+    """The Preprocess deployment; satisfies `parts.Preparer`."""
 
     def __init__(self, handle: DeploymentHandle) -> None:
-        self._handle = handle.options(method_name="prepare", stream=True)
+        self._prepare = handle.options(method_name="prepare", stream=True)
+        self._strip = handle.options(method_name="strip", stream=True)
 
     async def prepare(
         self, request: UpscaleRequest, params: ResolvedParams, model: ModelInfo
     ) -> Prepared:
-        """See `upscale.Preparer`."""
+        """See `parts.Preparer`."""
         pictures = (request.image, request.control_images)
-        async with _stream(self._handle, *pictures, params, model) as stream:
+        async with _stream(self._prepare, *pictures, params, model) as stream:
             outline = await stream.next()
-            source, *crops = await stream.rest()
-            each = len(params.all_controls)
-            return Prepared(
-                outline, source, [crops[i : i + each] for i in range(0, len(crops), each)]
-            )
+            source, *drawn = await stream.rest()
+            return Prepared(outline, source, drawn)
+
+    async def strip(
+        self, prepared: Prepared, params: ResolvedParams, row: int
+    ) -> list[tuple[ObjectRef, ...]]:
+        """See `parts.Preparer`."""
+        pictures = (prepared.source, *prepared.drawn)
+        async with _stream(self._strip, prepared.outline.plan, params, row, *pictures) as stream:
+            crops = iter(await stream.rest())
+            return list(zip(*[crops] * len(params.all_controls), strict=True))
 
 
 class RayPromptEmbedder:
-    """The PromptEncoder deployment; satisfies `upscale.PromptEmbedder`."""
+    """The PromptEncoder deployment; satisfies `parts.PromptEmbedder`."""
 
     def __init__(self, handle: DeploymentHandle) -> None:
         self._handle = handle.options(method_name="embed", stream=True)
 
     async def embed(self, text: str) -> ObjectRef:
-        """See `upscale.PromptEmbedder`. Sent again a few times while replicas die under it."""
+        """See `parts.PromptEmbedder`. Sent again a few times while replicas die under it."""
         for attempt in range(_PROMPT_RETRIES):
             try:
                 return await self._embed(text)
@@ -134,7 +142,7 @@ class RayPromptEmbedder:
 
 
 class RayDenoiser:
-    """The Denoiser deployment; satisfies `upscale.TileDenoiser`."""
+    """The Denoiser deployment; satisfies `parts.TileDenoiser`."""
 
     def __init__(self, handle: DeploymentHandle) -> None:
         self._handle = handle.options(method_name="denoise", stream=True)
@@ -148,7 +156,7 @@ class RayDenoiser:
         prompts: Sequence[ObjectRef],
         on_steps: Callable[[int], None],
     ) -> ObjectRef:
-        """See `upscale.TileDenoiser`. A tile that a full engine refuses waits here, and may go to another."""
+        """See `parts.TileDenoiser`. A tile that a full engine refuses waits here, and may go to another."""
         while True:
             try:
                 return await self._denoise(task, (*crops, *prompts), on_steps)
@@ -182,27 +190,35 @@ class RayDenoiser:
 
 
 class RayFinisher:
-    """The Postprocess deployment; satisfies `upscale.Finisher`."""
+    """The Postprocess deployment; satisfies `parts.Finisher`."""
 
     def __init__(self, handle: DeploymentHandle) -> None:
-        self._handle = handle.options(method_name="finish")
+        self._handle = handle.options(method_name="finish", stream=True)
 
-    async def finish(
-        self,
-        prepared: Prepared,
-        params: ResolvedParams,
-        model: ModelInfo,
-        tiles: Sequence[ObjectRef],
-    ) -> bytes:
-        """See `upscale.Finisher`."""
-        plan, rounds = prepared.outline.plan, model.backprojection_rounds
-        response = self._handle.remote(plan, params, rounds, prepared.source, *tiles)
-        try:
-            encoded: bytes = await response
-        except BaseException as error:
-            response.cancel()
-            translated = translate(error)
-            if translated is error:
-                raise
-            raise translated from None
-        return encoded
+    @asynccontextmanager
+    async def begin(
+        self, prepared: Prepared, params: ResolvedParams, model: ModelInfo
+    ) -> AsyncIterator[RayFinishing]:
+        """See `parts.Finisher`."""
+        yield RayFinishing(self._handle, prepared, params, model)
+
+
+class RayFinishing:
+    """Gathers references; they are held until the file is there, so that its making can be tried again."""
+
+    def __init__(self, handle: DeploymentHandle, prepared: Prepared, *asked: Any) -> None:
+        self._handle = handle
+        self._source = prepared.source
+        self._asked = (prepared.outline.plan, *asked)
+        self._rows: list[Sequence[ObjectRef]] = []
+
+    async def add(self, tiles: Sequence[ObjectRef]) -> None:
+        """See `parts.Finishing`."""
+        self._rows.append(tiles)
+
+    async def end(self) -> Finished:
+        """See `parts.Finishing`."""
+        async with _stream(self._handle, *self._asked, self._source, self._rows) as stream:
+            report = await stream.next()
+            [image] = await stream.rest()
+            return Finished(await image, report)

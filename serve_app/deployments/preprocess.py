@@ -6,13 +6,18 @@ from collections.abc import Iterator, Mapping
 
 from serve_app.contracts import ModelInfo, ResolvedParams
 from serve_app.controls.depth import open_depth
+from serve_app.levels import Levels
 from serve_app.settings import Settings
-from serve_app.stages import Outline, Source, prepare
-from serve_app.tiling.levels import Levels
+from serve_app.stages.enlarge import Source
+from serve_app.stages.prepare import Outline, prepare, strip
+from serve_app.tiling.grid import Plan
 
 
 class Preprocess:
-    """Wraps `stages.prepare`.
+    """Wraps `stages.prepare`. It keeps nothing between two calls, so any replica takes any of them.
+
+    Each item that is yielded is an object of its own in the store of Ray, owned by the caller, who passes the
+    references on. None stands at the end.
 
     Args:
         settings: Limits on pictures, and the model whose depth estimator is loaded, if it has one.
@@ -29,11 +34,13 @@ class Preprocess:
         params: ResolvedParams,
         model: ModelInfo,
     ) -> Iterator[Outline | Source | Levels | None]:
-        """Prepares a picture.
-
-        Yields:
-            The outline, the decoded source, for each tile one crop for each control, and None at the end. Each
-            item is an object of its own in the store of Ray, owned by the caller, who passes the references on.
-        """
+        """Yields the outline, the decoded source, and the picture of each control but `upscale`."""
         yield from prepare(image, control_images, params, model, self._limits, self._depth)
+        yield None
+
+    def strip(
+        self, plan: Plan, params: ResolvedParams, row: int, source: Source, *drawn: Levels
+    ) -> Iterator[Levels | None]:
+        """Yields the crops of a row of tiles; pictures are top-level arguments, so that Ray resolves them."""
+        yield from strip(plan, params, row, source, drawn)
         yield None

@@ -254,7 +254,7 @@ class TestParameters:
             assert f"{short.get(name, '--' + name.replace('_', '-'))} " in told
             assert str(field.description) in told
         assert "(1 to 100)" in told
-        assert "(one of png, jpeg, webp)" in told
+        assert "(one of png, jpeg, webp, avif, tiff, jxl)" in told
 
     def test_values_arrive_as_they_were_given(self, folder: Path, local: Local) -> None:
         given = {
@@ -293,6 +293,19 @@ class TestParameters:
         sys.modules["serve_app.local"].local_upscaler = refuse  # type: ignore[attr-defined]
         assert run("a.png", "-o", "b.png", "--model", "x") == 1
         assert capsys.readouterr().err == "tessera: model: 'x' is neither here nor there\n"
+
+
+def test_a_report_is_written_beside_each_output(album: Path, local: Local) -> None:
+    assert run("in", "-o", "out", "--report") == 0
+    outputs = list(Path("out").rglob("*.png"))
+    assert outputs
+    for path in outputs:
+        told = json.loads(path.with_name(f"{path.name}.json").read_text())
+        assert told["output"] == str(path)
+        assert told["report"] is None  # the fake measures nothing
+        assert told["params"]["seed"] == 7
+        assert "image" not in told
+    assert run("in", "-o", "out", "--report") == 1
 
 
 def test_json_lines(album: Path, local: Local, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,7 +22,6 @@ from serve_app.errors import (
     ConfigurationError,
     InvalidParameter,
     ReplicaLost,
-    TileFailed,
     TooLarge,
     UnsupportedImage,
 )
@@ -201,15 +200,12 @@ async def test_cancelling_a_picture_stops_its_tiles():
     assert len(runner.turns) < 100
 
 
-async def test_a_tile_that_turns_nan_fails_its_picture_and_no_other():
-    picture = png_bytes(photo_like(300, 300))
+async def test_a_tile_that_stays_nan_is_replaced_and_said_to_be():
+    picture = photo_like(300, 300)
     async with OnIdentity(PacedRunner(nan_at=[(1, 2)])) as upscaler:
-        bad, good = await asyncio.gather(
-            upscaler.upscale(request(picture, scale=1, steps=4)),
-            upscaler.upscale(request(scale=1, steps=4)),
-            return_exceptions=True,
-        )
-    assert isinstance(bad, TileFailed)
-    assert "NaN" in bad.detail
-    assert not isinstance(good, BaseException)
-    assert good.tiles == 1
+        plain = {"scale": 1, "steps": 4, "fidelity": 0, "color_fix": "none"}
+        result = await upscaler.upscale(request(png_bytes(picture), **plain))
+    assert np.array_equal(pixels(result.image), picture)
+    assert result.report is not None
+    assert (result.tiles_retried, result.report.tiles_replaced) == (2, 1)
+    assert "tile 1" in result.report.warnings[0]

@@ -47,8 +47,12 @@ TESTED_ELSEWHERE = {
     "serve_app/deployments/gateway.py": "tests/integration/test_http.py",
     "serve_app/deployments/postprocess.py": "tests/integration/test_http.py",
     "serve_app/deployments/preprocess.py": "tests/integration/test_http.py",
+    "serve_app/fidelity_report.py": "tests/unit/test_contracts.py",
+    "serve_app/imaging/child.py": "tests/unit/imaging/test_worker.py",
+    "serve_app/imaging/traits.py": "tests/unit/imaging/test_encode.py",
     "serve_app/ledger.py": "tests/unit/test_upscale.py",
     "serve_app/model_info.py": "tests/unit/test_contracts.py",
+    "serve_app/parts.py": "tests/unit/test_upscale.py",
     "serve_app/params.py": "tests/unit/test_contracts.py",
     "serve_app/testing.py": "tests/unit/api/test_app.py",
     "serve_app/testing_app.py": "tests/integration/test_autoscaling.py",
@@ -68,7 +72,8 @@ LIGHT_MODULES = (
     "serve_app.deployments.preprocess",
     "serve_app.engine.scheduler",
     "serve_app.engine.task",
-    "serve_app.stages",
+    "serve_app.stages.finish",
+    "serve_app.stages.prepare",
     "serve_app.upscale",
 )
 

@@ -6,7 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from serve_app.resample import resize
+from serve_app.resample import BLOCK_ROWS, resize, resize_rows, source_rows
 
 HEIGHTS, WIDTHS = st.integers(1, 300), st.integers(1, 40)
 
@@ -112,3 +112,30 @@ def test_other_shapes_are_refused(shape):
 def test_lengths_below_one_are_refused(height, width):
     with pytest.raises(ValueError, match="1 or more"):
         resize(np.zeros((3, 3), np.float32), height, width)
+
+
+@settings(deadline=None)
+@given(
+    height=HEIGHTS,
+    to_height=HEIGHTS,
+    width=WIDTHS,
+    cut=st.tuples(st.floats(0, 0.99), st.floats(0, 1)),
+    seed=st.integers(0, 99),
+)
+def test_some_rows_are_bit_equal_to_those_of_the_whole(height, to_height, width, cut, seed):
+    pixels = np.random.default_rng(seed).random((height, width, 3), dtype=np.float32)
+    top = int(cut[0] * to_height)
+    bottom = top + 1 + int(cut[1] * (to_height - top - 1))
+    at = source_rows(height, to_height, top, bottom)
+    assert at.start % BLOCK_ROWS == 0
+    assert at.stop % BLOCK_ROWS == 0 or at.stop == height
+    rows = resize_rows(pixels[at.start : at.stop], at.start, height, to_height, top, bottom)
+    np.testing.assert_array_equal(rows, resize(pixels, to_height, width)[top:bottom])
+    wider = resize(pixels, height, 2 * width + 1)
+    part = pixels[at.start : at.stop]
+    np.testing.assert_array_equal(resize(part, len(part), 2 * width + 1), wider[at.start : at.stop])
+
+
+def test_rows_that_are_needed_and_missing_are_named():
+    with pytest.raises(ValueError, match=r"range\(0, 32\) are needed, not 0 to 16"):
+        resize_rows(np.zeros((16, 2), np.float32), 0, 100, 400, 60, 64)

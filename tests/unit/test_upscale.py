@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from serve_app import upscale
+from serve_app import tiles
 from serve_app.contracts import (
     MAX_SEED,
+    FidelityReport,
     ModelInfo,
-    Priority,
     Progress,
     ResolvedParams,
     UpscaleParams,
@@ -23,37 +23,79 @@ from serve_app.contracts import (
     UpscaleResult,
 )
 from serve_app.engine.task import TileTask
-from serve_app.errors import Busy, DeadlineExceeded, InvalidParameter, ReplicaLost, TileFailed
+from serve_app.errors import (
+    Busy,
+    DeadlineExceeded,
+    GarbageTile,
+    InvalidParameter,
+    ReplicaLost,
+    TileFailed,
+)
+from serve_app.parts import Prepared
 from serve_app.settings import RequestSettings
-from serve_app.stages import Outline
+from serve_app.stages.finish import Finished
+from serve_app.stages.prepare import Outline
 from serve_app.testing import FAKE_MODEL
 from serve_app.testing_engine import IdentityDenoiser
 from serve_app.tiling.geometry import Size
-from serve_app.tiling.grid import make_plan
-from serve_app.upscale import Conductor, Prepared
+from serve_app.tiling.grid import Plan, make_plan
+from serve_app.upscale import Conductor
 
 SOURCE = Size(100, 200)
 PLAN = make_plan(Size(400, 800), tile_px=256, overlap_px=32, align_px=16)
 TILES, STEPS = PLAN.count, 3
+TALL = make_plan(Size(2000, 400), tile_px=256, overlap_px=32, align_px=16)  # nine rows
+REPORT = FidelityReport(
+    lr_psnr_db=41,
+    color_error_mean=0.4,
+    color_error_p99=2,
+    edge_agreement=0.01,
+    seam_energy=1,
+    fidelity=0.5,
+    noise=0,
+    blocking=0,
+    tiles_retried=0,
+    tiles_replaced=0,
+)
 
 
 class Ends:
     """A preparer and a finisher that only carry: crop n is the text "crop n"."""
 
-    def __init__(self, error: Exception | None = None) -> None:
+    def __init__(self, error: Exception | None = None, plan: Plan = PLAN) -> None:
         self.error = error
+        self.plan = plan
+        self.strips: list[int] = []
 
     async def prepare(
         self, request: UpscaleRequest, params: ResolvedParams, model: ModelInfo
     ) -> Prepared:
         if self.error is not None:
             raise self.error
-        return Prepared(Outline(SOURCE, PLAN), "source", [(f"crop {n}",) for n in range(TILES)])
+        return Prepared(Outline(SOURCE, self.plan), "source", [])
 
-    async def finish(
-        self, prepared: Prepared, params: ResolvedParams, model: ModelInfo, tiles: Sequence[Any]
-    ) -> bytes:
-        return " ".join(tiles).encode()
+    async def strip(
+        self, prepared: Prepared, params: ResolvedParams, row: int
+    ) -> list[tuple[str, ...]]:
+        self.strips.append(row)
+        across = len(self.plan.lefts)
+        return [(f"crop {n}",) for n in range(row * across, (row + 1) * across)]
+
+    @asynccontextmanager
+    async def begin(
+        self, prepared: Prepared, params: ResolvedParams, model: ModelInfo
+    ) -> AsyncIterator[Ends]:
+        self.tiles: list[Any] = []
+        self.given_up = True
+        yield self
+        self.given_up = False
+
+    async def add(self, tiles: Sequence[Any]) -> None:
+        assert len(tiles) == len(self.plan.lefts)
+        self.tiles += tiles
+
+    async def end(self) -> Finished:
+        return Finished(" ".join(self.tiles).encode(), REPORT)
 
 
 class Embedder:
@@ -69,7 +111,7 @@ class Embedder:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upscale, "_FIRST_RETRY_S", 0)
+    monkeypatch.setattr(tiles, "_FIRST_RETRY_S", 0)
 
 
 def conductor(
@@ -125,18 +167,6 @@ class Gate(IdentityDenoiser):
             await asyncio.sleep(0)
 
 
-def lost(times: int, tile: int = 2) -> Callable[[TileTask], Any]:
-    """Loses a tile's replica so many times."""
-    left = Counter({tile: times})
-
-    async def on_tile(task: TileTask) -> None:
-        if left[task.index]:
-            left[task.index] -= 1
-            raise ReplicaLost("gone")
-
-    return on_tile
-
-
 # The result
 
 
@@ -155,23 +185,12 @@ async def test_the_result_tells_what_was_done():
 
 async def test_each_tile_is_sent_once_with_its_place_and_parameters():
     denoiser = IdentityDenoiser()
-    result = await conductor(denoiser).upscale(request())
+    result = await conductor(denoiser).upscale(request(timeout_s=50))
     sent = sorted(denoiser.tasks, key=lambda task: task.index)
     assert [(task.index, task.tile) for task in sent] == list(enumerate(PLAN.tiles))
     assert {task.request_id for task in sent} == {"r-1"}
     assert {task.params for task in sent} == {result.params}
-
-
-async def test_each_tile_carries_its_class_its_tenant_and_the_time_that_is_left():
-    denoiser = IdentityDenoiser(lost(1))
-    asked = request(timeout_s=50).model_copy(update={"priority": Priority.BATCH, "tenant": "t"})
-    await conductor(denoiser).upscale(asked)
-    assert {(task.priority, task.tenant) for task in denoiser.tasks} == {(Priority.BATCH, "t")}
-    assert all(0 < (task.time_left_s or 0) <= 50 for task in denoiser.tasks)
-    first, again = [task.time_left_s for task in denoiser.tasks if task.index == 2]
-    assert first is not None
-    assert again is not None
-    assert again < first
+    assert all(0 < (task.time_left_s or 0) <= 50 for task in sent)
 
 
 async def test_texts_are_embedded_once_and_travel_with_every_tile():
@@ -189,9 +208,8 @@ async def test_texts_are_embedded_once_and_travel_with_every_tile():
     await service.upscale(request(prompt="a", negative_prompt="b", true_cfg_scale=2))
     assert embedder.texts == ["a", "b"]
     assert given == [["<a>", "<b>"]] * TILES
-    await service.upscale(
-        request(prompt="a", negative_prompt="b")
-    )  # without true CFG it does not act
+    # without true CFG a negative prompt does not act
+    await service.upscale(request(prompt="a", negative_prompt="b"))
     assert embedder.texts == ["a", "b", "a"]
 
 
@@ -235,12 +253,6 @@ async def test_progress_rises_and_ends_complete():
     assert reports[-1].stage == "finish"
 
 
-async def test_progress_does_not_fall_when_a_tile_is_sent_again():
-    reports: list[Progress] = []
-    await conductor(IdentityDenoiser(lost(2))).upscale(request(), reports.append)
-    assert_monotone_and_complete(reports)
-
-
 async def test_no_progress_is_reported_after_the_end():
     denoiser, reports = Gate(), []
     running = asyncio.create_task(conductor(denoiser).upscale(request(), reports.append))
@@ -258,35 +270,105 @@ async def test_no_progress_is_reported_after_the_end():
 
 
 async def test_a_lost_tile_is_sent_again():
-    denoiser = IdentityDenoiser(lost(2))
-    result = await conductor(denoiser, tile_retries=3).upscale(request())
+    left = [2]
+
+    async def lose(task: TileTask) -> None:
+        if task.index == 2 and left[0]:
+            left[0] -= 1
+            raise ReplicaLost("gone")
+
+    reports: list[Progress] = []
+    service = conductor(IdentityDenoiser(lose), tile_retries=2)
+    result = await service.upscale(request(), reports.append)
     assert result.tiles_retried == 2
-    assert Counter(task.index for task in denoiser.tasks)[2] == 3
-    assert len(denoiser.tasks) == TILES + 2
     assert result.image == b" ".join(b"crop %d" % n for n in range(TILES))
+    assert_monotone_and_complete(reports)
 
 
-@pytest.mark.parametrize("retries", [0, 1, 3])
-async def test_a_tile_is_sent_again_only_so_often(retries: int):
-    denoiser = IdentityDenoiser(lost(99))
-    with pytest.raises(ReplicaLost):
-        await conductor(denoiser, tile_retries=retries).upscale(request())
-    assert Counter(task.index for task in denoiser.tasks)[2] == retries + 1
+async def test_a_tile_that_stays_garbage_is_the_plain_resize_and_said_to_be():
+    async def spoil(task: TileTask) -> None:
+        if task.index == 2:
+            raise GarbageTile("tile 2 is flat")
+
+    result = await conductor(IdentityDenoiser(spoil)).upscale(request(seed=5))
+    assert result.image == b" ".join(b"crop %d" % n for n in range(TILES))
+    assert result.params.seed == 5
+    assert result.report is not None
+    assert (result.tiles_retried, result.report.tiles_retried) == (2, 2)
+    assert result.report.tiles_replaced == 1
+    [warning] = result.report.warnings
+    assert "tile 2" in warning
 
 
-@pytest.mark.parametrize("error", [TileFailed("NaN"), Busy("full"), ValueError("a bug")], ids=repr)
-async def test_other_failures_are_final(error: Exception):
-    async def fail(task: TileTask) -> None:
-        raise error
+@pytest.mark.parametrize("stage", ["prepare", "strip", "end"])
+@pytest.mark.parametrize("times", [2, 4])
+async def test_a_cpu_stage_that_dies_is_asked_again(stage: str, times: int):
+    ends, left = Ends(), [times]
+    work = getattr(ends, stage)
 
-    denoiser = IdentityDenoiser(fail)
-    with pytest.raises(type(error)) as caught:
-        await conductor(denoiser, tiles_at_once=1).upscale(request())
-    assert caught.value is error
-    assert set(Counter(task.index for task in denoiser.tasks).values()) == {1}
+    async def dying(*given: Any) -> Any:
+        if left[0]:
+            left[0] -= 1
+            raise ReplicaLost("gone")
+        return await work(*given)
+
+    setattr(ends, stage, dying)
+    service = conductor(IdentityDenoiser(), preparer=ends, finisher=ends, tile_retries=3)
+    running = service.upscale(request())
+    if times > 3:
+        with pytest.raises(ReplicaLost):
+            await running
+        return
+    result = await running
+    assert result.image == b" ".join(b"crop %d" % n for n in range(TILES))
+    assert result.tiles_retried == 0
 
 
 # Bounds
+
+
+async def test_only_the_next_row_of_tiles_is_cut_ahead():
+    denoiser, ends = Gate(), Ends(plan=TALL)
+    service = conductor(denoiser, preparer=ends, finisher=ends, tiles_at_once=1)
+    running = asyncio.create_task(service.upscale(request()))
+    await denoiser.holds(1)
+    for _ in range(200):
+        await asyncio.sleep(0)
+    assert ends.strips == [0, 1]
+    denoiser.opened.set()
+    await running
+    assert ends.strips == list(range(len(TALL.tops)))
+
+
+async def test_rows_that_nobody_joins_hold_the_denoisers_back():
+    class Slow(Ends):
+        async def add(self, tiles: Sequence[Any]) -> None:
+            await joined.wait()
+            await super().add(tiles)
+
+    joined, denoiser, tall = asyncio.Event(), IdentityDenoiser(), Slow(plan=TALL)
+    service = conductor(denoiser, preparer=tall, finisher=tall, tiles_at_once=1)
+    running = asyncio.create_task(service.upscale(request()))
+    for _ in range(1000):
+        await asyncio.sleep(0)
+    # a row that is being joined, two that wait for it, and one whose tiles are out but find no room
+    sent = len(denoiser.tasks) // len(TALL.lefts)
+    joined.set()
+    assert (await running).tiles == TALL.count
+    assert sent == 4
+
+
+@pytest.mark.parametrize("failing", ["add", "end"])
+async def test_a_result_that_fails_is_given_up(failing: str):
+    ends = Ends()
+
+    async def fail(*_: Any) -> Any:
+        raise OSError("disk full")
+
+    setattr(ends, failing, fail)
+    with pytest.raises(OSError, match="disk full"):
+        await conductor(IdentityDenoiser(), finisher=ends).upscale(request())
+    assert ends.given_up
 
 
 @pytest.mark.parametrize("most", [1, 3, 100])
@@ -337,17 +419,11 @@ async def test_failed_and_cancelled_pictures_give_their_places_back():
 # Endings before the end
 
 
-async def test_a_request_ends_with_its_own_time():
+@pytest.mark.parametrize(("own_s", "limit"), [(0.02, r"0\.02 s"), (None, r"0\.03 s")])
+async def test_a_request_ends_with_its_own_time_or_the_settings(own_s: float | None, limit: str):
     denoiser = Gate()
-    with pytest.raises(DeadlineExceeded, match=r"0\.02 s"):
-        await conductor(denoiser).upscale(request(timeout_s=0.02))
-    assert not denoiser.held
-
-
-async def test_a_request_without_a_time_gets_the_settings():
-    denoiser = Gate()
-    with pytest.raises(DeadlineExceeded, match=r"0\.03 s"):
-        await conductor(denoiser, timeout_s=0.03).upscale(request())
+    with pytest.raises(DeadlineExceeded, match=limit):
+        await conductor(denoiser, timeout_s=0.03).upscale(request(timeout_s=own_s))
     assert not denoiser.held
 
 
@@ -379,7 +455,7 @@ async def test_the_first_failure_cancels_the_other_tiles():
 
 async def test_a_failing_finish_reaches_the_caller():
     class Broken(Ends):
-        async def finish(self, *_: Any) -> bytes:
+        async def end(self) -> Finished:
             raise InvalidParameter("output_format: too long", field="output_format")
 
     with pytest.raises(InvalidParameter, match="output_format"):

@@ -15,7 +15,7 @@ from serve_app import errors
 from serve_app.api import create_api
 from serve_app.api.problems import STATUS
 from serve_app.contracts import UpscaleRequest, UpscaleResult
-from serve_app.settings import Settings
+from serve_app.settings import ImageLimits, Settings
 from serve_app.testing import FAKE_MODEL, FakeUpscaler
 from tests.unit.api.conftest import PNG, problem
 
@@ -90,6 +90,7 @@ async def test_json_answer(http: httpx.AsyncClient) -> None:
         "tiles_retried": 1,
         "timings_ms": {"prepare": 12.3, "denoise": 1500, "finish": 250},
         "request_id": "mine-1",
+        "report": None,
     }
     assert response.headers["Content-Type"] == "application/json"
     assert response.headers["X-Seed"] == "7"
@@ -222,11 +223,9 @@ class TestOperations:
         found = (await http.get("/v1/models")).json()
         assert found["models"] == [json.loads(m.model_dump_json()) for m in (FAKE_MODEL, other)]
         assert found["default"] == "fake"
-        assert found["limits"] == {
-            "upload_bytes": 50_000,
-            "source_pixels": 50_000_000,
-            "result_pixels": 200_000_000,
-        }
+        assert found["limits"] == ImageLimits(upload_bytes=50_000).model_dump()
+        assert found["presets"].keys() == {"photo", "art", "text", "faithful", "creative"}
+        assert found["presets"]["faithful"]["fidelity"] == 1
 
     async def test_the_root_leads_to_the_docs(self, http: httpx.AsyncClient) -> None:
         response = await http.get("/", follow_redirects=True)

@@ -34,6 +34,15 @@ EVERY: dict[str, object] = {
     "seed": 2**63 - 1,
     "output_format": "webp",
     "quality": 55,
+    "preset": "photo",
+    "fidelity": 0.25,
+    "color_fix": "none",
+    "denoise": 0.5,
+    "bit_depth": 16,
+    "color_profile": "srgb",
+    "keep_metadata": False,
+    "keep_gps": True,
+    "max_pixels": 10**9,
 }
 
 
@@ -139,7 +148,7 @@ async def test_null_is_absent(http: httpx.AsyncClient, upscaler: FakeUpscaler) -
         ("steps", "0", "1 to 100"),
         ("scale", "8.01", "1 to 8"),
         ("strength", "0", "above 0 to 1"),
-        ("output_format", "gif", "one of png, jpeg, webp"),
+        ("output_format", "gif", "one of png, jpeg, webp, avif, tiff, jxl"),
         ("seed", "-1", "0 to 9223372036854775807"),
         ("quality", "x", "1 to 100"),
         ("controls", "canny", "a list of at most 8 objects"),

@@ -51,7 +51,8 @@ def test_nothing_admitted(accept: str) -> None:
         choose(accept, None)
     assert caught.value.field == "Accept"
     assert caught.value.allowed == (
-        "image/png, image/jpeg, image/webp, application/json, text/event-stream"
+        "image/png, image/jpeg, image/webp, image/avif, image/tiff, image/jxl,"
+        " application/json, text/event-stream"
     )
 
 

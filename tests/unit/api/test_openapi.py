@@ -8,7 +8,7 @@ import httpx
 import pytest
 from jsonschema import Draft202012Validator
 
-from serve_app.contracts import UpscaleParams
+from serve_app.contracts import OutputFormat, UpscaleParams
 from serve_app.testing import FakeUpscaler
 from tests.unit.api.conftest import PNG
 
@@ -51,9 +51,9 @@ def test_every_parameter_is_in_both_bodies(document: Any) -> None:
     bodies = operation(document)["requestBody"]["content"]
     for kind, picture in (("multipart/form-data", "image"), ("application/json", "image_base64")):
         schema = bodies[kind]["schema"]
-        expected = {picture, "priority", *UpscaleParams.model_fields}
+        expected = {picture, "image_url", "priority", *UpscaleParams.model_fields}
         assert set(schema["properties"]) - {"control_images_base64"} == expected
-        assert schema["required"] == [picture]
+        assert schema["oneOf"] == [{"required": [picture]}, {"required": ["image_url"]}]
         assert all(field["description"] for field in schema["properties"].values())
     form = bodies["multipart/form-data"]["schema"]["properties"]
     assert form["image"]["format"] == "binary"
@@ -63,10 +63,10 @@ def test_every_parameter_is_in_both_bodies(document: Any) -> None:
         100,
     )
     assert form["strength"]["exclusiveMinimum"] == 0
-    assert form["output_format"]["enum"] == ["png", "jpeg", "webp"]
+    assert form["output_format"]["enum"] == list(OutputFormat)
     assert (form["prompt"]["type"], form["prompt"]["maxLength"]) == ("string", 4000)
     numbers = [field for field in form.values() if field["type"] in ("integer", "number")]
-    assert len(numbers) == 13
+    assert len(numbers) == 17
     assert all("maximum" in field for field in numbers)
 
 

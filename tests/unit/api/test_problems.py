@@ -17,6 +17,7 @@ EXPECTED = {
     "busy": 429,
     "deadline-exceeded": 504,
     "tile-failed": 500,
+    "garbage-tile": 500,
     "replica-lost": 503,
     "configuration-error": 500,
     "unsupported-media-type": 415,

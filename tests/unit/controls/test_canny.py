@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from serve_app.controls.canny import HIGH_THRESHOLD, LOW_THRESHOLD, canny
+from serve_app.levels import from_levels, to_levels
 from serve_app.resample import resize
 from serve_app.testing import photo_like
-from serve_app.tiling.levels import from_levels, to_levels
 
 ORIGINALS = Path(__file__).parents[2] / "acceptance/originals"
 

@@ -9,8 +9,8 @@ from serve_app.contracts import ControlInfo
 from serve_app.controls.canny import canny
 from serve_app.controls.pictures import draw
 from serve_app.errors import ConfigurationError
+from serve_app.levels import Levels
 from serve_app.testing import photo_like
-from serve_app.tiling.levels import Levels
 
 SOURCE: Levels = photo_like(10, 12).astype(np.uint16) * 257
 ENLARGED: Levels = photo_like(20, 24).astype(np.uint16) * 257

@@ -1,6 +1,6 @@
-"""The two CPU stages: bytes to tile crops, and tiles to bytes. No torch, so their processes stay small.
+"""The first stage: bytes to a decoded source and, a row of tiles at a time, to the crops that networks read.
 
-What travels between the stages are levels (16 bit), never floats: see `tiling.levels`.
+The enlarged picture is never whole, unless a control other than `upscale` is asked for.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from serve_app.contracts import ModelInfo, ResolvedParams
+from serve_app.contracts import UPSCALE, ModelInfo, ResolvedParams
 from serve_app.controls.pictures import DepthEstimator, draw
 from serve_app.errors import InvalidParameter, TooLarge
-from serve_app.fidelity.backprojection import backproject
-from serve_app.imaging.alpha import resize_with_alpha
-from serve_app.imaging.codec import decode, encode
+from serve_app.fidelity.denoise import denoise
+from serve_app.imaging.codec import Picture
+from serve_app.imaging.formats import check_size, stored_bits
 from serve_app.imaging.inspect import inspect
-from serve_app.resample import resize
+from serve_app.imaging.worker import decode_contained
+from serve_app.levels import Levels, from_levels, to_levels
 from serve_app.settings import ImageLimits
-from serve_app.tiling.blend import blend
+from serve_app.stages.enlarge import Source, enlarged_rows
 from serve_app.tiling.geometry import Size, result_size
-from serve_app.tiling.grid import Plan, make_plan, pad_to_canvas
-from serve_app.tiling.levels import Levels, from_levels, to_levels
+from serve_app.tiling.grid import Plan, make_plan, mirrored
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,19 +33,6 @@ class Outline:
     plan: Plan
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A decoded source, kept until the end: the result is tied to it.
-
-    Attributes:
-        colour: (height, width, 3); transparent places filled from their neighbours.
-        alpha: (height, width), or None for an opaque picture.
-    """
-
-    colour: Levels
-    alpha: Levels | None
-
-
 def prepare(
     image: bytes,
     control_images: Mapping[str, bytes],
@@ -54,7 +41,7 @@ def prepare(
     limits: ImageLimits,
     depth: DepthEstimator | None,
 ) -> Iterator[Outline | Source | Levels]:
-    """The whole first stage.
+    """Reads a request's pictures.
 
     Args:
         image: The encoded file.
@@ -65,7 +52,7 @@ def prepare(
         depth: Estimates depth, where the model offers it.
 
     Yields:
-        The outline, the decoded source, then the crops as `cut` does.
+        The outline, the decoded source, then the picture of each control but `upscale`, whole.
 
     Raises:
         RequestError: something cannot be read or is over a limit; all headers are judged before the first item.
@@ -73,12 +60,10 @@ def prepare(
     found = outline(image, params, model, limits)
     check_controls(control_images, params, model, limits)
     yield found
-    source = open_source(image, limits)
+    source = open_source(image, params, limits)
     yield source
     given = open_controls(control_images, limits)
-    yield from cut(
-        draw_controls(source, found.plan.result, params, model, given, depth), found.plan
-    )
+    yield from draw_controls(source, found.plan.result, params, model, given, depth)
 
 
 def outline(image: bytes, params: ResolvedParams, model: ModelInfo, limits: ImageLimits) -> Outline:
@@ -86,22 +71,28 @@ def outline(image: bytes, params: ResolvedParams, model: ModelInfo, limits: Imag
 
     Args:
         image: The encoded file.
-        params: Says how large the result is.
+        params: Says how large the result is, and may lower its limit.
         model: Says how large a tile is.
         limits: On the upload, the source and the result.
 
     Raises:
-        RequestError: not a picture that Tessera reads, or over a limit.
+        RequestError: not a picture that Tessera reads, over a limit, or no result that its format holds.
     """
     header = inspect(image, limits)
     source = Size(header.height, header.width)
     result = result_size(source, params)
-    if result.pixels > limits.result_pixels:
+    field = next(name for name in ("scale", "width", "height") if getattr(params, name))
+    limit = limits.result_pixels
+    if params.max_pixels is not None and params.max_pixels < limit:
+        field, limit = "max_pixels", params.max_pixels
+    if result.pixels > limit:
         raise TooLarge(
             f"the result would have {result} = {result.pixels} pixels",
-            field=next(name for name in ("scale", "width", "height") if getattr(params, name)),
-            allowed=f"at most {limits.result_pixels} pixels",
+            field=field,
+            allowed=f"at most {limit} pixels",
         )
+    check_size(params.output_format, result.height, result.width)
+    stored_bits(params.output_format, params.bit_depth, found=8)
     return Outline(source, make_plan(result, model.tile_px, model.overlap_px, model.align_px))
 
 
@@ -132,15 +123,17 @@ def check_controls(
         raise InvalidParameter(f"{_field(name)}: {fault}", field=_field(name), allowed=allowed)
 
 
-def open_source(image: bytes, limits: ImageLimits) -> Source:
-    """Decodes a picture.
+def open_source(image: bytes, params: ResolvedParams, limits: ImageLimits) -> Source:
+    """Decodes a picture, and takes noise away where that is asked for.
 
     Raises:
         RequestError: if it does not decode.
     """
-    picture = decode(image, limits)
-    alpha = None if picture.alpha is None else to_levels(picture.alpha)
-    return Source(to_levels(picture.colour), alpha)
+    picture = decode_contained(image, limits)
+    colour = picture.colour
+    if params.denoise > 0:
+        colour = denoise(colour, params.denoise)
+    return Source(colour, picture.alpha, picture.traits)
 
 
 def open_controls(control_images: Mapping[str, bytes], limits: ImageLimits) -> dict[str, Levels]:
@@ -149,14 +142,10 @@ def open_controls(control_images: Mapping[str, bytes], limits: ImageLimits) -> d
     Raises:
         RequestError: if one does not decode.
     """
-    found = {}
-    for name, data in control_images.items():
-        picture = decode(data, limits, _field(name))
-        shown = (
-            picture.colour if picture.alpha is None else picture.colour * picture.alpha[..., None]
-        )
-        found[name] = to_levels(shown)
-    return found
+    return {
+        name: _on_black(decode_contained(data, limits, _field(name)))
+        for name, data in control_images.items()
+    }
 
 
 def draw_controls(
@@ -166,76 +155,66 @@ def draw_controls(
     model: ModelInfo,
     given: Mapping[str, Levels],
     depth: DepthEstimator | None,
-) -> list[Levels]:
-    """Draws what the ControlNets read, over the whole result: one for each of `params.all_controls`.
+) -> Iterator[Levels]:
+    """Draws what the ControlNets but that of `upscale` read, over the whole result.
 
     Args:
-        source: The decoded source; enlarged it is the picture of `upscale`.
+        source: The decoded source.
         size: The result's.
         params: Say which controls.
         model: Says what each reads.
         given: The caller's pictures by the control's name, of any size; they are stretched to the result.
         depth: Estimates depth, where the model offers it.
-    """
-    enlarged = _enlarge(source, size)
-    return [
-        draw(model.controls[control.name], source.colour, enlarged, given.get(control.name), depth)
-        for control in params.all_controls
-    ]
-
-
-def _enlarge(source: Source, size: Size) -> Levels:
-    colour = from_levels(source.colour)
-    if source.alpha is None:
-        return to_levels(resize(colour, size.height, size.width))
-    alpha = from_levels(source.alpha)
-    return to_levels(resize_with_alpha(colour, alpha, size.height, size.width)[0])
-
-
-def cut(pictures: Sequence[Levels], plan: Plan) -> Iterator[Levels]:
-    """Crops control pictures, tile by tile.
-
-    Args:
-        pictures: (height, width, 3 or 1), the result's size.
-        plan: Where the tiles lie.
 
     Yields:
-        For each of the plan's tiles in order, one (tile_px, tile_px, 3) crop of each picture in order.
+        One (height, width, 3 or 1) for each of `params.controls`.
     """
-    canvases = [pad_to_canvas(picture, plan) for picture in pictures]
-    for tile in plan.tiles:
-        for canvas in canvases:
-            crop = canvas[tile.rows, tile.columns]
+    if not params.controls:
+        return
+    enlarged = enlarged_rows(source, size, 0, size.height)
+    for control in params.controls:
+        info = model.controls[control.name]
+        yield draw(info, source.colour, enlarged, given.get(control.name), depth)
+
+
+def strip(
+    plan: Plan, params: ResolvedParams, row: int, source: Source, drawn: Sequence[Levels]
+) -> Iterator[Levels]:
+    """Makes the crops of one row of tiles.
+
+    Args:
+        plan: Where the tiles lie.
+        params: Say which controls, in which order.
+        row: Of tiles, from 0.
+        source: The decoded source; enlarged it is the picture of `upscale`.
+        drawn: The pictures of the other controls, in order; (height, width, 3 or 1), the result's size.
+
+    Yields:
+        For each tile of the row, from the left, one (tile_px, tile_px, 3) crop of each control in order.
+    """
+    size, top = plan.result, plan.tops[row]
+    bottom = min(top + plan.tile_px, size.height)
+    below = mirrored(size.height, plan.canvas.height)[top : top + plan.tile_px]
+    beside = mirrored(size.width, plan.canvas.width)
+    first = min(top, int(below.min()))
+    others = iter(drawn)
+    bands = [
+        enlarged_rows(source, size, first, bottom)
+        if control.name == UPSCALE
+        else next(others)[first:bottom]
+        for control in params.all_controls
+    ]
+    for left in plan.lefts:
+        for band in bands:
+            crop = band[np.ix_(below - first, beside[left : left + plan.tile_px])]
             yield np.ascontiguousarray(np.broadcast_to(crop, (*crop.shape[:2], 3)))
 
 
-def finish(
-    plan: Plan,
-    params: ResolvedParams,
-    backprojection_rounds: int,
-    source: Source,
-    tiles: Sequence[Levels],
-) -> bytes:
-    """Joins the tiles, ties the result to its source and encodes it.
-
-    Args:
-        plan: Where the tiles lie.
-        params: Say the file format.
-        backprojection_rounds: 0 leaves the network's result as it is.
-        source: The decoded source.
-        tiles: One (tile_px, tile_px, 3) array for each of the plan's tiles, in order.
-
-    Raises:
-        InvalidParameter: if the file format cannot hold a picture of this size.
-    """
-    colour = blend(tiles, plan)
-    if backprojection_rounds:
-        colour = backproject(colour, from_levels(source.colour), backprojection_rounds)
-    alpha = None
-    if source.alpha is not None:
-        enlarged = resize(from_levels(source.alpha), plan.result.height, plan.result.width)
-        alpha = np.clip(enlarged, 0, 1)
-    return encode(colour, alpha, params.output_format, params.quality)
+def _on_black(picture: Picture) -> Levels:
+    if picture.alpha is None:
+        return picture.colour
+    shown = from_levels(picture.colour) * from_levels(picture.alpha)[..., None]
+    return to_levels(shown)
 
 
 def _field(name: str) -> str:

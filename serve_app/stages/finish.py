@@ -1,0 +1,180 @@
+"""The last stage: rows of tiles to a file, in bands from top to bottom.
+
+Each band is blended, tied to its source, measured and encoded, then forgotten: what is held is a few rows,
+the source, and the file on disk. This module refuses to know where the tiles come from and who waits.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from serve_app import __version__
+from serve_app.contracts import FidelityReport, ModelInfo, ResolvedParams
+from serve_app.fidelity.correction import Correction
+from serve_app.fidelity.noise import judge_source, lowered
+from serve_app.fidelity.report import Measuring
+from serve_app.imaging.encode import Encoder, Look
+from serve_app.levels import Levels, Pixels
+from serve_app.stages.enlarge import Source, alpha_rows
+from serve_app.tiling.blend import Blending, fades
+from serve_app.tiling.grid import Plan
+
+_BAND_ROWS = 128  # corrected at once, beside the halo
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The result.
+
+    Attributes:
+        image: The encoded file.
+        report: How faithful it is; of tiles it knows nothing, so it counts none.
+    """
+
+    image: bytes
+    report: FidelityReport
+
+
+class Finish:
+    """One result in the making; a context that leaves no file behind.
+
+    Args:
+        plan: Where the tiles lie.
+        params: Say the file format and how firmly the result is tied to its source.
+        model: Says so where the caller does not, and in how many rounds.
+        source: The decoded source.
+
+    Raises:
+        InvalidParameter: if the file format cannot hold such a picture.
+    """
+
+    def __init__(
+        self, plan: Plan, params: ResolvedParams, model: ModelInfo, source: Source
+    ) -> None:
+        self._source, self._size = source, plan.result
+        size, colour = plan.result, source.colour
+        self._faults = judge_source(colour)
+        self._fidelity = params.fidelity
+        if self._fidelity is None:
+            self._fidelity = lowered(model.defaults.fidelity, self._faults)
+        self._blending = Blending(plan)
+        rounds = model.backprojection_rounds
+        self._correction = Correction(
+            colour, size.height, size.width, self._fidelity, rounds, params.color_fix
+        )
+        self._rows = _Window(size.height, size.width, self._correction.halo_px)
+        seams = (_seams(plan, plan.tops), _seams(plan, plan.lefts))
+        self._measuring = Measuring(colour, size.height, size.width, *seams)
+        with ExitStack() as stack:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="tessera-"))
+            self._path = Path(folder) / "result"
+            has_alpha = source.alpha is not None
+            look = _look(params, model, source)
+            self._encoder = Encoder(self._path, size.height, size.width, has_alpha, look)
+            stack.callback(self._encoder.abort)
+            self._open = stack.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def add(self, tiles: Sequence[Levels]) -> None:
+        """Takes the next row of tiles: (tile_px, tile_px, 3) each, from the left."""
+        for band in self._blending.add(tiles):
+            self._rows.add(band)
+            for first, top, bottom in self._rows.ready():
+                self._write(self._correction.apply(self._rows.pixels, first, top, bottom), top)
+
+    def end(self) -> Finished:
+        """Ends the file and reads it back; all rows of tiles are there."""
+        self._encoder.close()
+        measures = self._measuring.end()
+        report = FidelityReport(
+            lr_psnr_db=measures.lr_psnr_db,
+            color_error_mean=measures.color_error_mean,
+            color_error_p99=measures.color_error_p99,
+            edge_agreement=measures.edge_agreement,
+            seam_energy=measures.seam_energy,
+            fidelity=self._fidelity,
+            noise=self._faults.noise,
+            blocking=self._faults.blocking,
+            tiles_retried=0,
+            tiles_replaced=0,
+        )
+        return Finished(self._path.read_bytes(), report)
+
+    def _write(self, colour: Pixels, top: int) -> None:
+        self._measuring.add(colour, top)
+        alpha = self._source.alpha
+        if alpha is None:
+            self._encoder.write(colour, None)
+        else:
+            rows = alpha_rows(alpha, self._size, top, top + len(colour))
+            self._encoder.write(colour, rows)
+
+
+class _Window:
+    """Uncorrected rows from the first that is still needed to the last that has come."""
+
+    def __init__(self, height: int, width: int, halo_px: int) -> None:
+        self._height, self._halo_px = height, halo_px
+        self._room = np.empty((min(height, 2 * _BAND_ROWS + 2 * halo_px), width, 3), np.float32)
+        self._first = self._filled = self._top = 0
+
+    @property
+    def pixels(self) -> Pixels:
+        """All rows that are held."""
+        return self._room[: self._filled]
+
+    def add(self, band: Pixels) -> None:
+        """Takes the next rows; what is no longer needed makes room for them."""
+        needless = max(self._top - self._halo_px, 0) - self._first
+        if self._filled + len(band) > len(self._room):
+            kept = self._filled - needless
+            self._room[:kept] = self._room[needless : self._filled]
+            self._first, self._filled = self._first + needless, kept
+        self._room[self._filled : self._filled + len(band)] = band
+        self._filled += len(band)
+
+    def ready(self) -> Iterator[tuple[int, int, int]]:
+        """Rows that can be corrected now: the first that is held, the first to correct, and past the last."""
+        end = self._first + self._filled
+        last = end == self._height
+        bottom = end if last else end - self._halo_px
+        if bottom > self._top and (last or bottom - self._top >= _BAND_ROWS):
+            top, self._top = self._top, bottom
+            for start in range(top, bottom, _BAND_ROWS):
+                yield self._first, start, min(start + _BAND_ROWS, bottom)
+
+
+def _seams(plan: Plan, origins: Sequence[int]) -> list[int]:
+    """The middle of each fade."""
+    return [start + plan.overlap_px // 2 for start in fades(origins, plan.tile_px, plan.overlap_px)]
+
+
+def _look(params: ResolvedParams, model: ModelInfo, source: Source) -> Look:
+    provenance: dict[str, Any] = {
+        "version": __version__,
+        "model": model.name,
+        "seed": params.seed,
+        "parameters": params.model_dump(mode="json"),
+    }
+    return Look(
+        params.output_format,
+        params.quality,
+        params.bit_depth,
+        params.color_profile,
+        params.keep_metadata,
+        params.keep_gps,
+        source.traits,
+        provenance,
+    )
