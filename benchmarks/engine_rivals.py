@@ -29,12 +29,12 @@ from serve_app.deployments.denoiser import Denoiser
 from serve_app.deployments.handles import RayDenoiser
 from serve_app.engine.scheduler import static_sizes
 from serve_app.engine.task import Entry, Runner, TileInputs, TileTask
+from serve_app.levels import Levels
 from serve_app.local import build_runner
 from serve_app.models.catalog import find_model, read_model_info
 from serve_app.settings import Settings
 from serve_app.testing import photo_like
 from serve_app.tiling.geometry import Tile
-from serve_app.tiling.levels import Levels
 
 BATCH_WAIT_S = 0.05
 _ONGOING = 1000

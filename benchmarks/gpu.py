@@ -28,10 +28,10 @@ from serve_app.diffusion.loader import FluxModel
 from serve_app.engine.runner import FluxRunner
 from serve_app.engine.task import Entry, TileInputs, TileTask
 from serve_app.errors import ConfigurationError
+from serve_app.levels import TOP_LEVEL
 from serve_app.models.flops import image_tokens, step_flop
 from serve_app.settings import EngineSettings
 from serve_app.tiling.geometry import Tile
-from serve_app.tiling.levels import TOP_LEVEL
 
 REPORT = Path(__file__).parents[1] / "docs" / "measurements" / "gpu.md"
 ARMS: dict[str, dict[str, Any]] = {

@@ -31,12 +31,12 @@ import numpy as np
 
 from serve_app.contracts import UpscaleParams, resolve
 from serve_app.engine.task import TileInputs, TileTask
+from serve_app.levels import TOP_LEVEL
 from serve_app.local import build_engine
 from serve_app.models.catalog import find_model, read_model_info
 from serve_app.settings import ImageLimits, Settings
-from serve_app.stages import prepare
+from serve_app.stages.prepare import prepare, strip
 from serve_app.testing import photo_like, png_bytes
-from serve_app.tiling.levels import TOP_LEVEL
 
 ROOT = Path(__file__).parents[1]
 REPORT = ROOT / "docs" / "measurements" / "serving.md"
@@ -55,7 +55,12 @@ def tiles_of(images: list[bytes]) -> Iterator[list[tuple[TileTask, TileInputs]]]
     for number, image in enumerate(images):
         params = resolve(UpscaleParams(seed=number), model, drawn_seed=0)
         prepared: Any = prepare(image, {}, params, model, ImageLimits(), None)
-        found, _, *crops = prepared
+        found, source = prepared
+        crops = [
+            c
+            for row in range(len(found.plan.tops))
+            for c in strip(found.plan, params, row, source, ())
+        ]
         yield [
             (TileTask(f"bench-{number}", index, tile, params), TileInputs([crop]))
             for index, (tile, crop) in enumerate(zip(found.plan.tiles, crops, strict=True))

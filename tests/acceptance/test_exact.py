@@ -12,10 +12,10 @@ from serve_app.contracts import UpscaleParams, resolve
 from serve_app.diffusion.loader import FluxModel, load_model
 from serve_app.engine.runner import FluxRunner
 from serve_app.engine.task import Entry, TileInputs, TileTask
+from serve_app.levels import TOP_LEVEL, Levels
 from serve_app.models.catalog import find_model
 from serve_app.settings import EngineSettings
 from serve_app.tiling.geometry import Tile
-from serve_app.tiling.levels import TOP_LEVEL, Levels
 
 BATCH = 3
 SETTINGS = EngineSettings(max_batch=BATCH, vae_batch=BATCH, exact=True)

@@ -16,6 +16,7 @@ from PIL import Image
 
 from serve_app.contracts import UpscaleParams, UpscaleRequest
 from serve_app.imaging.codec import decode
+from serve_app.levels import from_levels
 from serve_app.local import local_upscaler
 from serve_app.settings import ImageLimits, Settings
 from training.metrics import Picture, measure, medians, rivals, shrink
@@ -36,14 +37,15 @@ async def measured() -> dict[str, dict[str, float]]:
     rows: dict[str, list[dict[str, float]]] = {}
     async with local_upscaler(Settings()) as upscaler:
         for path in ORIGINALS:
-            original = decode(path.read_bytes(), ImageLimits()).colour
+            original = from_levels(decode(path.read_bytes(), ImageLimits()).colour)
             source = shrink(original, SCALE)
             request = UpscaleRequest(
                 image=as_png(source),
                 params=UpscaleParams(scale=SCALE, seed=1),
                 request_id="quality",
             )
-            result = decode((await upscaler.upscale(request)).image, ImageLimits()).colour
+            upscaled = (await upscaler.upscale(request)).image
+            result = from_levels(decode(upscaled, ImageLimits()).colour)
             height, width = original.shape[:2]
             results = rivals(source, height, width, ROUNDS) | {"Tessera": result}
             for name, picture in results.items():
