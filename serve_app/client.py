@@ -144,7 +144,7 @@ class HttpUpscaler:
                 if response.is_error:
                     await response.aread()
                     self._raise_problem(response)
-                async for name, data in _events(response.aiter_lines()):
+                async for name, data in _events(_lines(response.aiter_text())):
                     if name == "progress" and on_progress is not None:
                         on_progress(Progress.model_validate_json(data))
                     elif name == "result":
@@ -218,6 +218,17 @@ def _result_of(answer: dict[str, Any]) -> UpscaleResult:
             and (field.is_required() or name in answer)
         },
     )
+
+
+async def _lines(chunks: AsyncIterator[str]) -> AsyncIterator[str]:
+    """Lines as server-sent events end them; httpx would end them at U+2028 and its like, too."""
+    parts: list[str] = []
+    async for chunk in chunks:
+        first, *rest = chunk.split("\n")
+        parts.append(first)
+        for part in rest:
+            yield "".join(parts).removesuffix("\r")
+            parts = [part]
 
 
 async def _events(lines: AsyncIterator[str]) -> AsyncIterator[tuple[str, str]]:

@@ -20,6 +20,7 @@ _CELL_PX = 8  # of the diagonal detail; 16 px of the source
 _QUIETEST = 0.1  # share of the cells that are taken as flat
 _QUIET_BIAS = 1.13  # the quietest tenth of cells of pure noise show so much less; measured
 _CLIPPED = 0.01  # as near to black or white as this a cell hides its noise
+_EDGE = 0.1  # of 1: a step this far is one of the picture's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,10 @@ def _noise(patches: list[NDArray[np.float32]]) -> float:
         height, width = (side // (2 * _CELL_PX) * _CELL_PX for side in patch.shape)
         a, b, c, d = (patch[y : 2 * height : 2, x : 2 * width : 2] for y in (0, 1) for x in (0, 1))
         cells = (height // _CELL_PX, _CELL_PX, width // _CELL_PX, _CELL_PX)
-        detail = ((a - b - c + d) / 2).reshape(cells).std(axis=(1, 3))
+        fine = ((a - b - c + d) / 2).reshape(cells)
+        # A few strokes on an even ground are no noise: there, most of the detail is nothing.
+        typical = np.median(np.abs(fine), axis=(1, 3))
+        detail = np.minimum(fine.std(axis=(1, 3)), 3 * typical)
         light = ((a + b + c + d) / 4).reshape(cells).mean(axis=(1, 3))
         spreads.append(detail[(light > _CLIPPED) & (light < 1 - _CLIPPED)])
     found = np.concatenate(spreads)
@@ -103,11 +107,15 @@ def _noise(patches: list[NDArray[np.float32]]) -> float:
 
 def _blocking(patches: list[NDArray[np.float32]]) -> float:
     """Steps across columns 8, 16, ... over the mean of their neighbours', less 1; in quiet rows most of all."""
-    border, beside = 0.0, 1e-6
+    border, beside, edges, places = 0.0, 1e-6, 0, 1
     for patch in patches:
-        steps = np.minimum(np.abs(np.diff(patch, axis=1)), 0.1)  # an edge is no block
+        steps = np.abs(np.diff(patch, axis=1))
         at = np.arange(_BLOCK_PX - 1, steps.shape[1] - 2, _BLOCK_PX)
+        edges, places = edges + int((steps[:, at] > _EDGE).sum()), places + steps[:, at].size
+        steps = np.minimum(steps, _EDGE)  # an edge is no block
         near = (steps[:, at - 2] + steps[:, at - 1] + steps[:, at + 1] + steps[:, at + 2]) / 4
         border += float(steps[:, at].sum())
         beside += float(near.sum())
+    if edges > places / 4:  # drawn on this grid, as pixel art is: no JPEG steps so far so often
+        return 0.0
     return (border + 1e-4) / (beside + 1e-4) - 1

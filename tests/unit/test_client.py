@@ -201,3 +201,11 @@ async def test_an_unknown_code_is_still_an_error_of_the_tree() -> None:
         with pytest.raises(errors.TesseraError, match=r"New\. \(request r\)") as caught:
             await client.upscale(asked())
     assert type(caught.value) is errors.TesseraError
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\r\n", "\n"])
+async def test_a_prompt_that_holds_a_line_separator_comes_back(mark: str) -> None:
+    prompted = FAKE_MODEL.model_copy(update={"takes_prompt": True})
+    async with client_of(FakeUpscaler(models=[prompted])) as client:
+        result = await client.upscale(asked(prompt=f"a{mark}b"))
+    assert result.params.prompt == f"a{mark}b"

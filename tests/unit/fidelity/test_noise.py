@@ -74,3 +74,22 @@ def test_any_size_is_judged(shape):
 def test_clipped_places_say_nothing_of_noise():
     white = np.full((64, 64, 3), 65535, np.uint16)
     assert judge_source(white).noise == 0
+
+
+@pytest.mark.parametrize("ground", [255, 250, 0])
+def test_a_clean_page_of_strokes_is_not_noisy(ground: int):
+    page = np.full((600, 800, 3), ground, np.uint16)
+    strokes = np.random.default_rng(3).random((600, 800)) < 0.06
+    strokes[:, :60] = strokes[:, 740:] = False
+    strokes &= (np.arange(600) % 16 < 9)[:, None]
+    page[strokes] = 230 if ground < 128 else 0
+    faults = judge_source(page * np.uint16(257))
+    assert faults.noise < 0.004
+    assert lowered(0.5, faults) > 0.4
+
+
+@pytest.mark.parametrize("pixel_px", [4, 8, 16])
+def test_a_drawing_on_the_grid_of_blocks_is_no_jpeg(pixel_px: int):
+    drawn = np.random.default_rng(0).integers(0, 256, (256 // pixel_px, 256 // pixel_px, 3))
+    picture = drawn.repeat(pixel_px, 0).repeat(pixel_px, 1).astype(np.uint16) * np.uint16(257)
+    assert judge_source(picture).blocking < 0.1
