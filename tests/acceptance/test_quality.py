@@ -39,15 +39,13 @@ async def measured() -> dict[str, dict[str, float]]:
         for path in ORIGINALS:
             original = from_levels(decode(path.read_bytes(), ImageLimits()).colour)
             source = shrink(original, SCALE)
-            request = UpscaleRequest(
-                image=as_png(source),
-                params=UpscaleParams(scale=SCALE, seed=1),
-                request_id="quality",
-            )
-            upscaled = (await upscaler.upscale(request)).image
-            result = from_levels(decode(upscaled, ImageLimits()).colour)
             height, width = original.shape[:2]
-            results = rivals(source, height, width, ROUNDS) | {"Tessera": result}
+            results = rivals(source, height, width, ROUNDS)
+            for name, fidelity in {"Tessera": None, "Tessera, full bp": 1}.items():
+                params = UpscaleParams(scale=SCALE, seed=1, fidelity=fidelity)
+                request = UpscaleRequest(image=as_png(source), params=params, request_id="quality")
+                upscaled = (await upscaler.upscale(request)).image
+                results[name] = from_levels(decode(upscaled, ImageLimits()).colour)
             for name, picture in results.items():
                 rows.setdefault(name, []).append(measure(picture, original, source))
     return {name: medians(row) for name, row in rows.items()}
@@ -73,7 +71,8 @@ def test_it_beats_plain_resizing(table: dict[str, dict[str, float]]) -> None:
 def test_it_beats_resizing_with_the_same_backprojection(
     table: dict[str, dict[str, float]],
 ) -> None:
-    ours, honest = table["Tessera"], table["Lanczos + bp"]
+    """Rounds for rounds and strength for strength: the default holds a result less firmly."""
+    ours, honest = table["Tessera, full bp"], table["Lanczos + bp"]
     assert ours["ssimulacra2"] > honest["ssimulacra2"]
     assert abs(ours["sharpness"] - 1) < abs(honest["sharpness"] - 1)
     assert ours["psnr_y"] > honest["psnr_y"] - 0.2

@@ -198,7 +198,7 @@ async def test_the_graph_gives_the_in_process_result(
         ([CANNY | {"scale": 3}], {}, 422, "controls"),
         ([{"name": "pose"}], {}, 422, "control_images.pose"),
         ([{"name": "pose"}], {"pose": PHOTO[:-40]}, 422, "control_images.pose"),
-        ([{"name": "pose"}], {"pose": b"GIF89a"}, 415, "control_images.pose"),
+        ([{"name": "pose"}], {"pose": b"no picture"}, 415, "control_images.pose"),
         ([CANNY], {"canny": POSE}, 422, "control_images.canny"),
         ([], {"pose": POSE}, 422, "control_images.pose"),
     ],

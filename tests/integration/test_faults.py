@@ -1,4 +1,4 @@
-"""A replica of the Denoiser killed in the middle of a picture costs its tiles, not the picture."""
+"""A replica killed in the middle of a picture costs its tiles or its call, not the picture."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from PIL import Image
 from ray import serve
 
 from serve_app.app import APP_NAME, compose
+from serve_app.deployments.postprocess import Postprocess
 from serve_app.engine.engine import Engine
 from serve_app.engine.scheduler import Scheduler
 from serve_app.engine.task import Entry
@@ -162,6 +163,37 @@ def test_a_replica_that_dies_between_the_last_step_and_the_pixels_costs_one_tile
     serve.run(compose(paced, FAKE_MODEL, OnceDyingDenoiser), name="dying", route_prefix="/dying")
     handle = serve.get_app_handle("dying")
     answer = handle.upscale.remote(png_bytes(photo_like(500, 500)), {"scale": 1, "steps": 2})
-    assert answer.result(timeout_s=60).tiles_retried > 0
+    assert answer.result(timeout_s=120).tiles_retried > 0
     assert mark.exists()
     serve.delete("dying")
+
+
+@pytest.mark.usefixtures("cluster_port")
+def test_a_postprocess_that_dies_over_a_picture_costs_its_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another gets the same tiles again, since the gateway holds them until the file is there."""
+    paced = PacedSettings.model_validate({"pace": 0.02, "deployments": {"denoiser_cpus": 0.1}})
+    mark = tmp_path / "died"
+
+    class OnceDyingPostprocess(Postprocess):
+        def finish(self, plan, params, model, source, rows):  # type: ignore[no-untyped-def]
+            for item in Postprocess.finish(self, plan, params, model, source, rows):
+                yield item  # the report; the file does not follow
+                if not mark.exists():
+                    mark.touch()
+                    time.sleep(0.5)
+                    os._exit(1)
+
+    monkeypatch.setattr("serve_app.app.Postprocess", OnceDyingPostprocess)
+    serve.run(compose(paced, FAKE_MODEL, PacedDenoiser), name="unfinished", route_prefix="/u")
+    handle = serve.get_app_handle("unfinished")
+    picture = png_bytes(photo_like(300, 300))
+    sent = {"scale": 1, "steps": 2, "seed": 1}
+    interrupted, undisturbed = (
+        handle.upscale.remote(picture, sent).result(timeout_s=120) for _ in range(2)
+    )
+    assert mark.exists()
+    assert interrupted.image == undisturbed.image
+    assert interrupted.tiles_retried == 0
+    serve.delete("unfinished")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gc
+import io
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 import ray
+from PIL import Image
 from ray import serve
 
 from serve_app.app import build_app
@@ -49,9 +51,10 @@ def post(app: Application, **form: Any) -> httpx.Response:
 
 
 def picture(app: Application, **form: Any) -> bytes:
+    """The pixels alone: a file also tells what was asked for."""
     answer = post(app, **form)
     assert answer.status_code == 200, answer.text
-    return answer.content
+    return Image.open(io.BytesIO(answer.content)).tobytes()
 
 
 def encoders_running() -> int:
