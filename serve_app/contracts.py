@@ -107,6 +107,7 @@ class ResolvedParams(Contract):
     keep_metadata: bool
     keep_gps: bool
     max_pixels: int | None
+    animated: bool = False
 
     @property
     def all_controls(self) -> tuple[ResolvedControl, ...]:
@@ -133,6 +134,7 @@ _OUTPUT_GAPS: dict[str, Any] = {
     "keep_metadata": True,
     "keep_gps": False,
     "max_pixels": None,
+    "animated": False,
 }
 
 
@@ -266,6 +268,7 @@ class UpscaleResult(Contract):
     timings_s: dict[str, float]
     request_id: str
     report: FidelityReport | None = None
+    frames: int = 1
 
 
 ProgressCallback = Callable[[Progress], None]

@@ -16,11 +16,13 @@ from serve_app.controls.pictures import DepthEstimator
 from serve_app.engine.engine import Engine, StepsDone
 from serve_app.engine.scheduler import Scheduler, Work
 from serve_app.engine.task import PromptArrays, Runner, TileInputs, TileTask
+from serve_app.imaging.frames import Frames
 from serve_app.levels import Levels
 from serve_app.models.catalog import find_model, read_model_info
 from serve_app.models.loras import with_loras
 from serve_app.parts import Prepared
 from serve_app.settings import ImageLimits, Settings
+from serve_app.stages.animate import join, split
 from serve_app.stages.finish import Finish, Finished
 from serve_app.stages.prepare import prepare, strip
 from serve_app.upscale import Conductor
@@ -55,6 +57,12 @@ class LocalPreparer:
             return Prepared(outline, source, drawn)
 
         return await asyncio.to_thread(work)
+
+    async def split(
+        self, request: UpscaleRequest, params: ResolvedParams, model: ModelInfo
+    ) -> Frames | None:
+        """See `parts.Preparer`."""
+        return await asyncio.to_thread(split, request.image, params, model, self._limits)
 
     async def strip(
         self, prepared: Prepared, params: ResolvedParams, row: int
@@ -148,6 +156,10 @@ class LocalFinisher:
             finally:
                 await finishing.idle()
 
+    async def join(self, frames: Frames, params: ResolvedParams, model: ModelInfo) -> bytes:
+        """See `parts.Finisher`."""
+        return await asyncio.to_thread(join, frames, frames.pictures.__getitem__, params, model)
+
 
 class LocalFinishing:
     """One result in the making, on a thread at a time.
@@ -167,6 +179,10 @@ class LocalFinishing:
     async def end(self) -> Finished:
         """See `parts.Finishing`."""
         return await self._run(self._finish.end)
+
+    async def keep(self) -> Finished:
+        """See `parts.Finishing`."""
+        return await self.end()
 
     async def idle(self) -> None:
         """Waits for a thread whose caller was cancelled: it must not write to what is being closed."""

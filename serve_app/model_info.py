@@ -67,6 +67,9 @@ class ModelInfo(Contract):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)
     description: str
     license: str
+    revision: str | None = Field(
+        None, description="Which release of it: stated, or found from its pinned source or its files."
+    )
     tile_px: int = Field(gt=0, description="Side of the square tile that the model denoises.")
     overlap_px: int = Field(ge=0, description="Least overlap of two neighbouring tiles.")
     align_px: int = Field(

@@ -212,6 +212,11 @@ class UpscaleParams(Contract):
         None, ge=1, le=2**40, description="Most pixels of the result; lowers the server's limit."
     )
 
+    animated: bool | None = Field(
+        None,
+        description="Enlarge all frames of a moving picture, not the first alone; false if absent.",
+    )
+
     @field_validator("bit_depth")
     @classmethod
     def _known_depth(cls, value: int | None) -> int | None:
@@ -269,6 +274,7 @@ _IN_WORDS = {
     "bit_depth": "8 or 16",
     "keep_metadata": "true or false",
     "keep_gps": "true or false",
+    "animated": "true or false",
     "controls": "a list of at most 8 objects",
 }
 

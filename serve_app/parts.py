@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from serve_app.contracts import ModelInfo, ResolvedParams, UpscaleRequest
 from serve_app.engine.task import TileTask
+from serve_app.imaging.frames import Frames
 from serve_app.stages.finish import Finished
 from serve_app.stages.prepare import Outline
 
@@ -41,6 +42,12 @@ class Preparer(Protocol):
         self, request: UpscaleRequest, params: ResolvedParams, model: ModelInfo
     ) -> Prepared:
         """Decodes the request's pictures; raises RequestError where it cannot."""
+        ...
+
+    async def split(
+        self, request: UpscaleRequest, params: ResolvedParams, model: ModelInfo
+    ) -> Frames | None:
+        """Splits a moving picture into what `prepare` takes as pictures; None for a still one."""
         ...
 
     async def strip(
@@ -90,6 +97,10 @@ class Finishing(Protocol):
         """Makes the file of all rows; raises ReplicaLost where it may be called again."""
         ...
 
+    async def keep(self) -> Finished:
+        """As `end`, but what it gives for the file is for `Finisher.join` alone: a reference, over Ray."""
+        ...
+
 
 class Finisher(Protocol):
     """Tiles to bytes."""
@@ -98,4 +109,8 @@ class Finisher(Protocol):
         self, prepared: Prepared, params: ResolvedParams, model: ModelInfo
     ) -> AbstractAsyncContextManager[Finishing]:
         """Begins a result; leaving the block before its end gives it up."""
+        ...
+
+    async def join(self, frames: Frames, params: ResolvedParams, model: ModelInfo) -> bytes:
+        """Joins kept files, the pictures of `frames`; raises ReplicaLost where it may be called again."""
         ...

@@ -11,10 +11,11 @@ import asyncio
 import logging
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
+from serve_app.animation import Enlarged, enlarge_frames, together
 from serve_app.contracts import (
     MAX_SEED,
     FidelityReport,
@@ -26,6 +27,7 @@ from serve_app.contracts import (
     resolve,
 )
 from serve_app.errors import Busy, DeadlineExceeded, InvalidParameter, ReplicaLost
+from serve_app.imaging.frames import Frames
 from serve_app.ledger import Clock, Ledger
 from serve_app.parts import (
     Finisher,
@@ -40,7 +42,7 @@ from serve_app.parts import (
 from serve_app.presets import with_preset
 from serve_app.settings import RequestSettings
 from serve_app.stages.finish import Finished
-from serve_app.tiles import GARBAGE_RETRIES, Job, TileSender, again
+from serve_app.tiles import GARBAGE_RETRIES, Job, TileSender, again, task_group
 
 logger = logging.getLogger("tessera.upscale")
 
@@ -104,7 +106,62 @@ class Conductor:
             self._in_progress -= 1
 
     async def _run(self, job: Job, on_progress: ProgressCallback) -> UpscaleResult:
-        clock, params = Clock(), job.params
+        clock = Clock()
+        frames = await self._split(job) if job.params.animated else None
+        if frames is None:
+            made = await self._enlarge(job, on_progress, clock)
+        else:
+            made = await self._animate(job, frames, on_progress, clock)
+        request_id, outline = job.request.request_id, made.outline
+        result = UpscaleResult(
+            image=made.image,
+            media_type=job.params.output_format.media_type,
+            width=outline.plan.result.width,
+            height=outline.plan.result.height,
+            source_width=outline.source.width,
+            source_height=outline.source.height,
+            tiles=made.tiles,
+            tiles_retried=made.report.tiles_retried,
+            params=job.params,
+            timings_s=clock.laps_s,
+            request_id=request_id,
+            report=made.report,
+            frames=made.frames,
+        )
+        logger.info("upscale.done", extra={"request_id": request_id, **clock.laps_s})
+        return result
+
+    async def _split(self, job: Job) -> Frames | None:
+        def split() -> Awaitable[Frames | None]:
+            return self._preparer.split(job.request, job.params, job.model)
+
+        return await self._again(job, "split", split)
+
+    async def _animate(
+        self, job: Job, frames: Frames, on_progress: ProgressCallback, clock: Clock
+    ) -> Enlarged:
+        """A moving picture: its frames one by one, then joined."""
+
+        async def one(frame: Job, on_frame: ProgressCallback) -> Enlarged:
+            return await self._enlarge(frame, on_frame, Clock(), keep=True)
+
+        clock.lap("prepare")
+        made = await enlarge_frames(frames, job, one, on_progress)
+        clock.lap("denoise")
+        files = replace(frames, pictures=[picture.image for picture in made])
+
+        def join() -> Awaitable[bytes]:
+            return self._finisher.join(files, job.params, job.model)
+
+        image = await self._again(job, "join", join)
+        clock.lap("finish")
+        return together(frames, made, image)
+
+    async def _enlarge(
+        self, job: Job, on_progress: ProgressCallback, clock: Clock, *, keep: bool = False
+    ) -> Enlarged:
+        """A still picture. Its file comes back, or to `keep` where it was made, a reference to it."""
+        params = job.params
         prepared, prompts = await self._begin(job)
         plan = prepared.outline.plan
         ledger = Ledger(plan.count, params.steps, on_progress)
@@ -115,25 +172,11 @@ class Conductor:
             await self._denoise_all(job, prepared, sender, finishing)
             clock.lap("denoise")
             ledger.report("finish")
-            finished = await self._again(job, "finish", finishing.end)
+            end = finishing.keep if keep else finishing.end
+            finished = await self._again(job, "finish", end)
         clock.lap("finish")
-        request_id = job.request.request_id
-        result = UpscaleResult(
-            image=finished.image,
-            media_type=params.output_format.media_type,
-            width=plan.result.width,
-            height=plan.result.height,
-            source_width=prepared.outline.source.width,
-            source_height=prepared.outline.source.height,
-            tiles=plan.count,
-            tiles_retried=ledger.retried,
-            params=params,
-            timings_s=clock.laps_s,
-            request_id=request_id,
-            report=_report(finished, ledger),
-        )
-        logger.info("upscale.done", extra={"request_id": request_id, **clock.laps_s})
-        return result
+        report = _report(finished, ledger)
+        return Enlarged(prepared.outline, finished.image, report, plan.count)
 
     async def _begin(self, job: Job) -> tuple[Prepared, list[PromptRef]]:
         """Prepares the pictures and embeds the texts, side by side."""
@@ -141,7 +184,7 @@ class Conductor:
         def prepare() -> Awaitable[Prepared]:
             return self._preparer.prepare(job.request, job.params, job.model)
 
-        async with _task_group() as group:
+        async with task_group() as group:
             prepared = group.create_task(self._again(job, "prepare", prepare))
             prompts = [group.create_task(self._embed(text)) for text in job.params.texts]
         return prepared.result(), [prompt.result() for prompt in prompts]
@@ -159,7 +202,7 @@ class Conductor:
         across, most = len(plan.lefts), self._settings.tiles_at_once
         # rows whose tiles are out: enough for all that may be in flight, and one that is being joined
         rows: asyncio.Queue[Row] = asyncio.Queue(1 + -(-most // across))
-        async with _task_group() as group:
+        async with task_group() as group:
             joining = group.create_task(_join(rows, len(plan.tops), finishing))
             await self._send_all(job, prepared, sender, rows, group)
             await joining
@@ -245,16 +288,6 @@ def _report(finished: Finished, ledger: Ledger) -> FidelityReport:
             "warnings": (*finished.report.warnings, *warnings),
         }
     )
-
-
-@asynccontextmanager
-async def _task_group() -> AsyncIterator[asyncio.TaskGroup]:
-    """A task group whose first failure comes out alone."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            yield group
-    except ExceptionGroup as failures:
-        raise failures.exceptions[0] from None
 
 
 def _ignore(_: Progress) -> None:

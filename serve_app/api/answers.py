@@ -5,12 +5,14 @@ It refuses to know how the choice between them was made (`negotiation`) and how 
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import re
 from pathlib import PurePosixPath
 from urllib.parse import quote
 
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from serve_app.api.schemas import UpscaleAnswer
 from serve_app.contracts import FidelityReport, UpscaleResult
@@ -28,6 +30,22 @@ FIDELITY_HEADERS = {
 """The numbers of a `FidelityReport` that every answer's headers tell."""
 WARNINGS_HEADER = "X-Fidelity-Warnings"
 _LONGEST_NAME = 80
+_PIECE_BYTES = 2**20
+_PAUSE_S = 0.002  # Ray Serve's queue has no bound: without a pause all pieces would wait in it
+
+
+class InPieces(Response):
+    """A body that is sent piece by piece, so that nobody on its way holds it whole."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends it."""
+        start = {"type": "http.response.start", "status": self.status_code}
+        await send(start | {"headers": self.raw_headers})
+        for at in range(0, len(self.body), _PIECE_BYTES):
+            piece = bytes(self.body[at : at + _PIECE_BYTES])
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await asyncio.sleep(_PAUSE_S)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def picture_response(result: UpscaleResult, filename: str) -> Response:
@@ -38,13 +56,13 @@ def picture_response(result: UpscaleResult, filename: str) -> Response:
         filename: The upload's name on the caller's side; untrusted, may be empty.
     """
     headers = result_headers(result) | {"Content-Disposition": _disposition(result, filename)}
-    return Response(result.image, headers=headers, media_type=result.media_type)
+    return InPieces(result.image, headers=headers, media_type=result.media_type)
 
 
 def json_response(result: UpscaleResult) -> Response:
     """Sends the result as JSON, the picture in base64."""
     body = answer_of(result).model_dump_json()
-    return Response(body, headers=result_headers(result), media_type="application/json")
+    return InPieces(body, headers=result_headers(result), media_type="application/json")
 
 
 def answer_of(result: UpscaleResult) -> UpscaleAnswer:

@@ -43,6 +43,7 @@ EXAMPLE_PARAMS: JsonDict = {
     "keep_metadata": True,
     "keep_gps": False,
     "max_pixels": None,
+    "animated": False,
 }
 
 
@@ -85,6 +86,7 @@ class UpscaleAnswer(Answer):
                 "timings_ms": {"prepare": 12.3, "denoise": 8120.4, "finish": 95.1},
                 "request_id": "7f0f3f6c2f5a4c1e8a4a3c0d5b1e9f00",
                 "report": EXAMPLE_REPORT,
+                "frames": 1,
             }
         }
     )
@@ -103,6 +105,7 @@ class UpscaleAnswer(Answer):
     report: FidelityReport | None = Field(
         None, description="How faithful the result is to its source."
     )
+    frames: int = Field(1, description="Frames of the result: more than 1 where it moves.")
 
 
 class Problem(Answer):

@@ -54,6 +54,8 @@ _FORBIDDEN_V6 = {
 _FORBIDDEN: dict[Network, str] = {
     ip_network(network): name for network, name in (_FORBIDDEN_V4 | _FORBIDDEN_V6).items()
 }
+_ISATAP = (0x0000_5EFE, 0x0200_5EFE)
+"""The upper half of an interface's identifier that carries an IPv4 address in its lower half: RFC 5214."""
 _UNICAST_V6 = IPv6Network("2000::/3")
 """All that is given out to the public of IPv6; everything outside it is reserved, named above or not."""
 
@@ -78,6 +80,8 @@ def objection(address: Address, denied: Iterable[Network] = ()) -> str | None:
             return name
     if isinstance(address, IPv6Address) and address not in _UNICAST_V6:
         return "reserved"
+    if isinstance(address, IPv6Address) and int(address) >> 32 & 0xFFFF_FFFF in _ISATAP:
+        return "ISATAP"
     if any(address in network for network in denied):
         return "denied here"
     return None

@@ -1,8 +1,9 @@
 """Fetches one file, hop by hop: judge, look up once, judge, connect to exactly that, read within limits.
 
-httpx does the talking. The URL that it is given holds the judged address, so it has nothing to look up; the
-Host header and TLS, which both go by the name, are told the name. It refuses to keep anything between two
-hops: no connection, no cookie, no header.
+httpx's transport does the talking, not its client, which would log the URL with whatever secret it holds. The
+URL that it is given holds the judged address, so it has nothing to look up; the Host header and TLS, which both
+go by the name, are told the name. It refuses to keep anything between two hops: no connection, no cookie, no
+header.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ import logging
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import ip_address, ip_network
 
 import httpx
@@ -26,11 +30,15 @@ from serve_app.fetch.target import Refused, Target, target_of
 FIELD = "image_url"
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_ADDRESSES_TRIED = 3
+_LONGEST_NOTE = 300  # what a host sends may stand in it
 _RETRY_AFTER_S = 5.0
 _NOT_PUBLIC = "the URL's host has no public address"
 """Said of a name that does not resolve and of one that resolves inwards: which it is, is not the caller's."""
 
 log = logging.getLogger(__name__)
+# A look-up cannot be ended, only left behind, and whoever owns a name decides how long it takes. So they have
+# threads of their own: those that everything else in this process shares cannot be held by them.
+_look_ups = ThreadPoolExecutor(8, thread_name_prefix="fetch-look-up")
 
 
 async def look_up(host: str, port: int) -> list[Address]:
@@ -40,7 +48,8 @@ async def look_up(host: str, port: int) -> list[Address]:
         OSError: the name has none, or nobody answers.
     """
     loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    ask = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    found = await loop.run_in_executor(_look_ups, ask)
     return list(dict.fromkeys(ip_address(place[0]) for *_, place in found))
 
 
@@ -107,7 +116,11 @@ class Fetcher:
             self._running -= 1
 
     def _error(self, refused: Refused, request_id: str) -> InvalidParameter:
-        facts = {"request_id": request_id, "reason": refused.reason, "note": refused.note}
+        facts = {
+            "request_id": request_id,
+            "reason": refused.reason,
+            "note": refused.note[:_LONGEST_NOTE],
+        }
         log.info("fetch_refused", extra={"action": "fetch_refused", **facts})
         return InvalidParameter(f"{FIELD}: {refused}", field=FIELD, allowed=refused.allowed)
 
@@ -189,7 +202,7 @@ async def _ask(
     internet: Internet,
     limit_bytes: int,
 ) -> bytes | _Redirect:
-    """One request at one address; a client of its own, so that nothing is shared with another hop."""
+    """One request at one address; a transport of its own, so that nothing is shared with another hop."""
     waits = httpx.Timeout(settings.read_s, connect=settings.connect_s)
     headers = {
         "Host": target.authority,
@@ -198,13 +211,13 @@ async def _ask(
         "Accept-Encoding": "identity",
         "Connection": "close",
     }
-    client = httpx.AsyncClient(
-        verify=internet.trust, trust_env=False, follow_redirects=False, timeout=waits
-    )
-    named = {} if target.literal is not None else {"sni_hostname": target.host}
+    extensions: dict[str, object] = {"timeout": waits.as_dict()}
+    if target.literal is None:
+        extensions["sni_hostname"] = target.host
+    request = httpx.Request("GET", target.at(address), headers=headers, extensions=extensions)
     async with (
-        client,
-        client.stream("GET", target.at(address), headers=headers, extensions=named) as answer,
+        httpx.AsyncHTTPTransport(verify=internet.trust, trust_env=False) as transport,
+        aclosing(await transport.handle_async_request(request)) as answer,
     ):
         if answer.status_code in _REDIRECTS and "Location" in answer.headers:
             return _Redirect(answer.headers["Location"])

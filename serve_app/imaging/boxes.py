@@ -10,12 +10,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from serve_app.imaging.containers import Facts
-from serve_app.imaging.directories import NotRead
+from serve_app.imaging.containers import Facts, NotRead
+from serve_app.imaging.spaces import HIGH_RANGES, Space, of_codes
 
 _MOST_BOXES = 4096  # a phone's picture of 48 tiles has about 150
 _ALPHA = (b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha", b"urn:mpeg:hevc:2015:auxid:1")
-_HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 _QUARTER_TURNED = (1, 3)
 
 Box = tuple[bytes, int, int]
@@ -23,7 +22,7 @@ Box = tuple[bytes, int, int]
 
 
 def read_boxes(data: bytes) -> Facts:
-    """Reads the primary item's size, bits and turn. Source: ISO/IEC 14496-12, 23008-12 (ispe, pixi, irot)."""
+    """Reads the primary item's size, bits and turn. Source: ISO/IEC 14496-12 and 23008-12."""
     meta = _find(_boxes(data, 0, len(data)), b"meta")
     within = list(_boxes(data, meta[1] + 4, meta[2]))
     primary = _primary(data, _find(within, b"pitm"))
@@ -43,11 +42,48 @@ def read_boxes(data: bytes) -> Facts:
     turns = sum(data[box[1]] & 3 in _QUARTER_TURNED for box in own if box[0] == b"irot")
     if turns % 2:
         height, width = width, height
-    _refuse_hdr(data, own)
+    space = _space(data, own)
     has_alpha = any(
         data[box[1] + 4 : box[2]].startswith(_ALPHA) for box in known if box[0] == b"auxC"
     )
-    return Facts(height, width, 1, has_alpha, _bits(data, own))
+    return Facts(
+        height,
+        width,
+        1,
+        has_alpha,
+        _bits(data, own),
+        _weighed(data, within),
+        space,
+        _gray(data, own),
+    )
+
+
+def _gray(data: bytes, own: list[Box]) -> bool:
+    return any(kind == b"pixi" and data[at + 4] == 1 for kind, at, _ in own)
+
+
+def _weighed(data: bytes, within: list[Box]) -> bool:
+    """Whether an item refers to its plane of alpha as one that it is premultiplied by."""
+    for kind, at, stop in within:
+        if kind == b"iref":
+            return any(box[0] == b"prem" for box in _boxes(data, at + 4, stop))
+    return False
+
+
+def count_samples(data: bytes) -> int:
+    """Frames of the longest track, 1 without any. Source: ISO/IEC 14496-12, 8.3.1 and 8.7.3 (stsz)."""
+    longest = 1
+    for _, at, end in _within(data, [(b"", 0, len(data))], b"moov"):
+        tables = [(b"moov", at, end)]
+        for kind in (b"trak", b"mdia", b"minf", b"stbl", b"stsz"):
+            tables = _within(data, tables, kind)
+        for _, table, _ in tables:
+            longest = max(longest, struct.unpack_from(">I", data, table + 8)[0])
+    return longest
+
+
+def _within(data: bytes, outer: list[Box], kind: bytes) -> list[Box]:
+    return [box for _, at, end in outer for box in _boxes(data, at, end) if box[0] == kind]
 
 
 def _area(size: tuple[int, int]) -> int:
@@ -124,9 +160,13 @@ def _bits(data: bytes, own: list[Box]) -> int:
     return 8
 
 
-def _refuse_hdr(data: bytes, own: list[Box]) -> None:
-    for kind, at, _ in own:
-        if kind == b"colr" and data[at : at + 4] == b"nclx":
-            (transfer,) = struct.unpack_from(">H", data, at + 6)
-            if transfer in _HDR_TRANSFERS:
-                raise NotRead(f"a picture of high dynamic range ({_HDR_TRANSFERS[transfer]})")
+def _space(data: bytes, own: list[Box]) -> Space | None:
+    """What `nclx` names, unless there is a profile besides. Source: ISO/IEC 14496-12, 12.1.5."""
+    found = None
+    said = {data[at : at + 4]: at for kind, at, _ in own if kind == b"colr"}
+    if b"nclx" in said:
+        primaries, transfer = struct.unpack_from(">HH", data, said[b"nclx"] + 4)
+        if transfer in HIGH_RANGES:
+            raise NotRead(f"a picture of high dynamic range ({HIGH_RANGES[transfer]})")
+        found = of_codes(primaries, transfer)
+    return None if b"prof" in said or b"rICC" in said else found

@@ -7,22 +7,36 @@ know who asks.
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import signal
 import socket
 import sys
+from pathlib import Path
 
 from serve_app.errors import TesseraError
 from serve_app.imaging.codec import decode
-from serve_app.imaging.wire import READY, error_message, picture_message, receive, send
+from serve_app.imaging.sandbox import enter
+from serve_app.imaging.split import split
+from serve_app.imaging.wire import (
+    FRAMES,
+    READY,
+    Message,
+    SharedMemory,
+    error_message,
+    picture_message,
+    receive,
+    send,
+)
 from serve_app.settings import ImageLimits
 
 _ORPHAN_S = 5.0  # how long it outlives the limit on time where nobody is left to kill it
+_DESCRIPTORS = 64  # it holds about ten
 
 
-def serve(line: socket.socket) -> None:
-    """Answers requests until the other side ends."""
-    send(line, READY)
+def serve(line: socket.socket, greeting: Message) -> None:
+    """Greets, then answers requests until the other side ends."""
+    send(line, greeting)
     while True:
         try:
             request, (file, memory) = receive(line, memories=2)
@@ -31,15 +45,20 @@ def serve(line: socket.socket) -> None:
         limits = ImageLimits(**request["limits"])
         signal.setitimer(signal.ITIMER_REAL, limits.decode_timeout_s + _ORPHAN_S)
         try:
-            picture = decode(file.whole(), limits, request["field"], memory.allocate)
-            answer = picture_message(picture, memory)
-            del picture
+            answer = _answer(request, file.whole(), limits, memory)
         except TesseraError as error:
             answer = error_message(error)
         signal.setitimer(signal.ITIMER_REAL, 0)
         file.close()
         memory.close()
         send(line, answer)
+
+
+def _answer(request: Message, data: bytes, limits: ImageLimits, memory: SharedMemory) -> Message:
+    if request["wanted"] == FRAMES:
+        return split(data, limits, request["field"], memory)
+    picture = decode(data, limits, request["field"], memory.allocate)
+    return picture_message(picture, memory)
 
 
 def main() -> None:
@@ -49,8 +68,12 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that will end this one
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (memory_bytes, memory_bytes))  # shared memory, too
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_DESCRIPTORS, _DESCRIPTORS))
+    with contextlib.suppress(OSError):  # where memory runs out, this process goes before any other
+        Path("/proc/self/oom_score_adj").write_text("1000")
     with socket.socket(fileno=descriptor) as line:
-        serve(line)
+        serve(line, {**READY, "confined": enter()})
 
 
 if __name__ == "__main__":

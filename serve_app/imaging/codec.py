@@ -6,6 +6,8 @@ This module refuses to know scaling, tiles and how results are made, and which l
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +15,9 @@ import pyvips
 
 from serve_app.errors import TesseraError, TooLarge
 from serve_app.imaging.alpha import fill_levels
+from serve_app.imaging.containers import SourceFormat
 from serve_app.imaging.inspect import FIELD, Header, broken, inspect
+from serve_app.imaging.metadata import exif_of_tiff
 from serve_app.imaging.opening import open_picture
 from serve_app.imaging.traits import Traits
 from serve_app.imaging.unpack import Allocate, draw
@@ -71,14 +75,24 @@ def decode(
         BrokenImage: the file does not decode whole.
     """
     header = inspect(data, limits, field)
-    try:
+    with contained(header, limits, field):
         image = open_picture(data, header)
         _compare(image, header, field)
-        metadata = _metadata(image, limits, field)
+        metadata = read_metadata(image, limits, field)
+        if header.format is SourceFormat.TIFF:
+            metadata["exif"] = exif_of_tiff(data)
         gray = image.bands < 3
         colour, alpha, metadata["icc"] = draw(image, header, allocate)
         if alpha is not None:
             fill_levels(colour, alpha)
+    return Picture(colour, alpha, Traits(gray, 16 if header.bit_depth > 8 else 8, **metadata))
+
+
+@contextmanager
+def contained(header: Header, limits: ImageLimits, field: str) -> Iterator[None]:
+    """Within it a decoder may raise what it likes: `TooLarge` or `BrokenImage` comes out."""
+    try:
+        yield
     except TesseraError:
         raise
     except Exception as error:  # decoders raise whatever they like: pyvips.Error, OSError, ...
@@ -90,7 +104,6 @@ def decode(
                 allowed=f"at most {limits.source_pixels} pixels",
             ) from None
         raise broken(_words(error), header.format, field) from None
-    return Picture(colour, alpha, Traits(gray, 16 if header.bit_depth > 8 else 8, **metadata))
 
 
 def _compare(image: pyvips.Image, header: Header, field: str) -> None:
@@ -101,7 +114,8 @@ def _compare(image: pyvips.Image, header: Header, field: str) -> None:
         raise broken("it states two different sizes", header.format, field)
 
 
-def _metadata(image: pyvips.Image, limits: ImageLimits, field: str) -> dict[str, bytes | None]:
+def read_metadata(image: pyvips.Image, limits: ImageLimits, field: str) -> dict[str, bytes | None]:
+    """The blocks that a file holds beside its pixels, by `icc`, `exif` and `xmp`; TooLarge over the limit."""
     found: dict[str, bytes | None] = dict.fromkeys(_METADATA)
     present = image.get_fields()
     for name, blob in _METADATA.items():

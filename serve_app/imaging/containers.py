@@ -12,12 +12,18 @@ import struct
 from dataclasses import dataclass
 from enum import StrEnum
 
+from serve_app.imaging.spaces import HIGH_RANGES, Space, of_png
+
 # Chunks or segments of a file. A bound on time, for us and for the decoder after us: 64 MiB hold five
 # million empty chunks, while a photograph of that size has about 8,000.
 _MOST_PARTS = 50_000
 _TOO_MANY_PARTS = f"it is in more than {_MOST_PARTS} parts"
 _ORIENTATION_TAG = 0x0112
+_LONG = 4  # a kind of number in EXIF; the standard wants SHORT here
 _EXIF_PREFIX = b"Exif\0\0"
+_PNG_COLOURS = (b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM")
+_MOST_BRANDS_BYTES = 256
+_LONGEST_COLOUR = 33  # one more than the longest of those that are read; a profile is the decoder's
 _BMP_HEADERS = [struct.pack("<H", size) for size in (12, 40, 52, 56, 64, 108, 124)]
 
 
@@ -34,7 +40,8 @@ class SourceFormat(StrEnum):
     GIF = "gif"
 
 
-# The still pictures among the major brands; a file's compatible brands are not asked.
+# The still pictures among the major brands. Two of them say only "a picture": then a compatible brand may say
+# that it is coded as AVIF.
 _BRANDS = {
     b"avif": SourceFormat.AVIF,
     b"avis": SourceFormat.AVIF,
@@ -46,17 +53,29 @@ _BRANDS = {
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a file says: its stored size in px, EXIF orientation 1 to 8, transparency, bits of a sample."""
+    """What a file says: its stored size in px, EXIF orientation 1 to 8, transparency, bits of a sample.
+
+    `weighed` means that its colour is stored premultiplied by alpha, which its decoder leaves so. `space` is
+    what it names by numbers and what counts more than a profile in it; None where it names none. `gray` means
+    that it has one channel of colour, whatever its decoder makes of it.
+    """
 
     height: int
     width: int
     orientation: int
     has_alpha: bool
     bit_depth: int
+    weighed: bool = False
+    space: Space | None = None
+    gray: bool = False
+
+
+class NotRead(ValueError):
+    """A well-formed file of a kind that is not read; says which."""
 
 
 def recognise(data: bytes) -> SourceFormat | None:
-    """Tells the format by the first 16 bytes, or None; names and media types are not asked."""
+    """Tells the format by the first bytes, 16 mostly, or None; names and media types are not asked."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return SourceFormat.PNG
     if data.startswith(b"\xff\xd8\xff"):
@@ -70,16 +89,25 @@ def recognise(data: bytes) -> SourceFormat | None:
     if data.startswith(b"BM") and data[14:16] in _BMP_HEADERS:
         return SourceFormat.BMP
     if data[4:8] == b"ftyp":
+        if data[8:12] in (b"mif1", b"msf1") and _is_avif(data):
+            return SourceFormat.AVIF
         return _BRANDS.get(data[8:12])
     return None
 
 
+def _is_avif(data: bytes) -> bool:
+    """Whether a file of any pictures names AVIF among its compatible brands."""
+    end = min(int.from_bytes(data[:4]), _MOST_BRANDS_BYTES)
+    return b"avif" in (data[at : at + 4] for at in range(16, end, 4))
+
+
 def read_png(data: bytes) -> Facts:
-    """Reads IHDR, tRNS and eXIf. Source: the PNG specification, third edition, chapters 5 and 11."""
+    """Reads IHDR, tRNS, eXIf and what names colours. Source: the PNG specification, third edition, 5 and 11."""
     length, kind, width, height, depth, colour_type = struct.unpack_from(">I4sIIBB", data, 8)
     if kind != b"IHDR" or length != 13 or len(data) < 33:
         raise ValueError("its first chunk is not a whole IHDR")
     has_alpha, orientation, before_pixels = colour_type in (4, 6), 1, True
+    colours: dict[bytes, bytes] = {}
     at = 33
     for _ in range(_MOST_PARTS):
         if at + 8 > len(data):
@@ -91,15 +119,25 @@ def read_png(data: bytes) -> Facts:
             orientation = orientation_of(data[at + 8 : at + 8 + length])
         elif kind == b"IDAT":
             before_pixels = False
+        elif kind in _PNG_COLOURS and before_pixels:
+            colours.setdefault(kind, data[at + 8 : at + 8 + min(length, _LONGEST_COLOUR)])
         at += length + 12
     else:
         raise ValueError(_TOO_MANY_PARTS)
-    return Facts(height, width, orientation, has_alpha, depth)
+    _refuse_high_range(colours.get(b"cICP", b""))
+    return Facts(height, width, orientation, has_alpha, depth, space=of_png(colours))
+
+
+def _refuse_high_range(cicp: bytes) -> None:
+    if len(cicp) == 4 and cicp[1] in HIGH_RANGES:
+        raise NotRead(f"a picture of high dynamic range ({HIGH_RANGES[cicp[1]]})")
+    if len(cicp) == 4 and not cicp[3]:
+        raise NotRead("a PNG of narrow range")
 
 
 def read_jpeg(data: bytes) -> Facts:
     """Reads the first frame header and the EXIF segment. Source: ITU-T T.81, annex B."""
-    orientation, frame, at = 1, None, 2
+    orientation, frame, at = None, None, 2
     for _ in range(_MOST_PARTS):
         at = data.find(b"\xff", at) + 1
         if at == 0:
@@ -116,14 +154,14 @@ def read_jpeg(data: bytes) -> Facts:
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and frame is None:
             depth, height, width = struct.unpack_from(">BHH", data, at + 2)
             frame = Facts(height, width, 1, False, depth)
-        elif marker == 0xE1 and data.startswith(_EXIF_PREFIX, at + 2):
+        elif marker == 0xE1 and orientation is None and data.startswith(_EXIF_PREFIX, at + 2):
             orientation = orientation_of(data[at + 2 : at + length])
         at += length
     else:
         raise ValueError(_TOO_MANY_PARTS)
     if frame is None:
         raise ValueError("it has no frame header")
-    return Facts(frame.height, frame.width, orientation, False, frame.bit_depth)
+    return Facts(frame.height, frame.width, orientation or 1, False, frame.bit_depth)
 
 
 def read_webp(data: bytes) -> Facts:
@@ -159,6 +197,26 @@ def read_gif(data: bytes) -> Facts:
     return Facts(height, width, 1, True, 8)
 
 
+def gif_frame(data: bytes) -> tuple[int, int, int, int]:
+    """Left, top, width and height of a GIF's first frame, px. Source: GIF89a, sections 18 to 20 and 23."""
+    at = 13 + _table_bytes(data[10])
+    for _ in range(_MOST_PARTS):
+        kind = data[at]
+        if kind == 0x2C:
+            return struct.unpack_from("<HHHH", data, at + 1)
+        if kind != 0x21:
+            raise ValueError("it has no frame")
+        at += 2
+        while data[at]:  # a block's length, and then the block
+            at += 1 + data[at]
+        at += 1
+    raise ValueError(_TOO_MANY_PARTS)
+
+
+def _table_bytes(flags: int) -> int:
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
+
+
 def read_bmp(data: bytes) -> Facts:
     """Reads the DIB header. Source: Microsoft, BITMAPINFOHEADER and BITMAPV5HEADER."""
     (size,) = struct.unpack_from("<I", data, 14)
@@ -181,8 +239,10 @@ def orientation_of(exif: bytes) -> int:
         (directory,) = struct.unpack_from(order + "I", tiff, 4)
         (entries,) = struct.unpack_from(order + "H", tiff, directory)
         for entry in range(entries):
-            tag, _, _, value = struct.unpack_from(order + "HHIH", tiff, directory + 2 + 12 * entry)
+            at = directory + 2 + 12 * entry
+            tag, kind = struct.unpack_from(order + "HH", tiff, at)
             if tag == _ORIENTATION_TAG:
+                (value,) = struct.unpack_from(order + ("I" if kind == _LONG else "H"), tiff, at + 8)
                 return value if 1 <= value <= 8 else 1
     except struct.error:
         pass

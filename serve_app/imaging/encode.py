@@ -121,8 +121,12 @@ class Encoder:
 
     def abort(self) -> None:
         """Gives up: leaves no file, and an older one at `path` as it was. After `close` it does nothing."""
-        self._file.close()
-        self._part.unlink(missing_ok=True)
+        try:
+            self._file.close()
+        except OSError:
+            pass  # the disk is full; the rows it still held are given up with the file
+        finally:
+            self._part.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         return self

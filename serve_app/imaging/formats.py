@@ -31,17 +31,28 @@ class Format:
     gray: bool = True
     gray_with_alpha: bool = True
     profiles: bool = True
+    most_moving_pixels: int = 0
 
 
 # Where the encoder holds the whole picture, its pixels are what 1.5 GB hold: 8 bytes each for WebP, 37 for AVIF
-# and 12 for JPEG XL, as measured (docs/decisions/0014-encoders.md).
+# and 12 for JPEG XL, as measured (docs/decisions/0014-encoders.md); of a frame of many 26 for WebP and 83 for
+# AVIF, which looks ahead (docs/decisions/0018-moving-pictures.md).
 FORMATS = {
-    OutputFormat.PNG: Format(PngWriter, 2**31 - 1, bit_depths=(8, 16)),
+    OutputFormat.PNG: Format(PngWriter, 2**31 - 1, bit_depths=(8, 16), most_moving_pixels=2**62),
     OutputFormat.TIFF: Format(TiffWriter, 2**31 - 1, bit_depths=(8, 16)),
     OutputFormat.JPEG: Format(JpegWriter, 65500, alpha=False),
-    OutputFormat.WEBP: Format(WebpWriter, 16383, 180_000_000, gray=False, gray_with_alpha=False),
+    OutputFormat.WEBP: Format(
+        WebpWriter,
+        16383,
+        180_000_000,
+        gray=False,
+        gray_with_alpha=False,
+        most_moving_pixels=55_000_000,
+    ),
     # libavif reads no longer side unless told to, and neither do most that build on it
-    OutputFormat.AVIF: Format(AvifWriter, 32768, 40_000_000, gray_with_alpha=False),
+    OutputFormat.AVIF: Format(
+        AvifWriter, 32768, 40_000_000, gray_with_alpha=False, most_moving_pixels=18_000_000
+    ),
     OutputFormat.JXL: Format(JxlWriter, 2**30, 120_000_000, profiles=False),
 }
 
@@ -68,6 +79,25 @@ def check_size(output_format: OutputFormat, height: int, width: int) -> None:
 def _fits(holds: Format, height: int, width: int) -> bool:
     in_all = holds.most_pixels is None or height * width <= holds.most_pixels
     return in_all and max(height, width) <= holds.longest_side_px
+
+
+def check_moves(output_format: OutputFormat, height: int, width: int) -> None:
+    """Judges whether a format holds more than one frame of a size, px.
+
+    Raises:
+        InvalidParameter: it does not; `animated` is the field.
+    """
+    if height * width <= FORMATS[output_format].most_moving_pixels:
+        return
+    moving = ", ".join(
+        other for other, its in FORMATS.items() if height * width <= its.most_moving_pixels
+    )
+    raise InvalidParameter(
+        f"animated: {output_format} does not hold several frames of {width}x{height} px;"
+        f" those that do are {moving}",
+        field="animated",
+        allowed=f"output_format of {moving}",
+    )
 
 
 def stored_bits(output_format: OutputFormat, asked: int | None, found: int) -> int:

@@ -14,6 +14,7 @@ from serve_app.errors import BrokenImage, InvalidParameter, TooLarge, Unsupporte
 from serve_app.imaging.boxes import read_boxes
 from serve_app.imaging.containers import (
     Facts,
+    NotRead,
     SourceFormat,
     read_bmp,
     read_gif,
@@ -22,7 +23,8 @@ from serve_app.imaging.containers import (
     read_webp,
     recognise,
 )
-from serve_app.imaging.directories import NotRead, read_tiff
+from serve_app.imaging.directories import read_tiff
+from serve_app.imaging.spaces import Space
 from serve_app.settings import ImageLimits
 
 ALLOWED_FORMATS = "PNG, JPEG, WebP, AVIF, HEIC, TIFF, BMP or GIF"
@@ -61,6 +63,9 @@ class Header:
         has_alpha: Whether it declares transparency; what it declares may still be all opaque.
         orientation: EXIF's 1 to 8: how the stored rows are to be turned.
         bit_depth: Bits of one stored sample.
+        weighed: Whether the decoder hands colour over premultiplied by alpha.
+        space: What it names by numbers, which counts more than a profile in it; None where it names none.
+        gray: Whether an AVIF or HEIC has one channel of colour.
     """
 
     format: SourceFormat
@@ -69,6 +74,9 @@ class Header:
     has_alpha: bool
     orientation: int
     bit_depth: int
+    weighed: bool = False
+    space: Space | None = None
+    gray: bool = False
 
 
 def inspect(data: bytes, limits: ImageLimits, field: str = FIELD) -> Header:
@@ -144,6 +152,9 @@ def _read(found: SourceFormat, data: bytes, field: str) -> Header:
         facts.has_alpha,
         facts.orientation,
         facts.bit_depth,
+        facts.weighed,
+        facts.space,
+        facts.gray,
     )
 
 

@@ -44,7 +44,18 @@ _KEPT = frozenset(
         ),  # Windows' title, comment, author, keywords, subject
     }
 )
-# And here what is not, since most of what a camera says of a shot stays true.
+# What a camera says of a shot stays true for the most part. Numbers outside of these are makers' own: nobody
+# knows what they hold, and it may be a place.
+_SHOT = (
+    *(0x829A, 0x829D, 0x8822, 0x8824),
+    *range(0x8827, 0x8836),  # sensitivity
+    *range(0x9000, 0x9016),  # version, dates
+    *range(0x9200, 0x9215),  # exposure
+    *(0x9286, *range(0x9290, 0x9293)),  # the user's comment, parts of a second
+    *range(0x9400, 0x9406),  # temperature, pressure
+    *range(0xA000, 0xA470),
+)
+# And here what is not kept of them.
 _NOT_KEPT = frozenset(
     {
         0x927C,  # the maker's note: most hold offsets that break when they move, and some a place
@@ -87,7 +98,8 @@ def carried_exif(
             kept[tag] = numbers(order, LONG, side)
     shot = found.get(EXIF_TAG)
     if shot is not None and not isinstance(shot, Value):
-        corrected = {tag: value for tag, value in shot.items() if tag not in _NOT_KEPT}
+        true_still = frozenset(_SHOT) - _NOT_KEPT
+        corrected = {tag: value for tag, value in shot.items() if tag in true_still}
         corrected[_PIXEL_WIDTH] = numbers(order, LONG, width)
         corrected[_PIXEL_HEIGHT] = numbers(order, LONG, height)
         corrected[_COLOUR_SPACE] = numbers(order, SHORT, 1 if is_srgb else 0xFFFF)
@@ -96,3 +108,24 @@ def carried_exif(
         kept[GPS_TAG] = found[GPS_TAG]
     written = write_block(kept, order)
     return written if len(written) <= MOST_EXIF_BYTES else None
+
+
+def exif_of_tiff(data: bytes) -> bytes | None:
+    """Gathers a TIFF file's own tags and its EXIF and GPS directories to a block as other formats have it.
+
+    Args:
+        data: The whole file. It is not copied; what its first directory says of pixels is left out.
+
+    Returns:
+        A block from its byte order mark on; None for a BigTIFF, or where there is nothing or no sense in it.
+    """
+    try:
+        order, found = read_block(data)
+    except ValueError:
+        return None
+    kept = {
+        tag: value
+        for tag, value in found.items()
+        if (tag in _KEPT and tag not in (_IMAGE_WIDTH, _IMAGE_HEIGHT)) or tag in (EXIF_TAG, GPS_TAG)
+    }
+    return write_block(kept, order) if kept else None

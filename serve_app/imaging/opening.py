@@ -6,7 +6,7 @@ not been computed yet: `unpack` draws its rows. This module refuses to know limi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from io import BytesIO
 from typing import Any
 
@@ -16,8 +16,9 @@ import pyvips
 from numpy.typing import NDArray
 from PIL.BmpImagePlugin import BmpImageFile
 
-from serve_app.imaging.containers import SourceFormat
+from serve_app.imaging.containers import SourceFormat, gif_frame
 from serve_app.imaging.inspect import Header
+from serve_app.imaging.spaces import SRGB, Space, profile
 
 # The rows are read once, from top to bottom. Damage that a viewer would paint over is an error here.
 _STRICT = {"access": "sequential", "fail_on": "error"}
@@ -35,11 +36,25 @@ def _open_heic(data: bytes) -> pyvips.Image:
     with BytesIO(data) as file:
         found = pillow_heif.open_heif(file, convert_hdr_to_8bit=False)
         first = found[found.primary_index]
-        image = _from_array(np.asarray(first))
-        for name, blob in _BLOBS.items():
-            if first.info.get(name):
-                image.set_type(pyvips.GValue.blob_type, blob, first.info[name])
+        return with_blobs(_from_array(np.asarray(first)), first.info)
+
+
+def with_blobs(image: pyvips.Image, info: Mapping[Any, Any]) -> pyvips.Image:
+    """Puts what Pillow says beside a picture where libvips keeps it."""
+    for name, blob in _BLOBS.items():
+        if info.get(name):
+            image.set_type(pyvips.GValue.blob_type, blob, info[name])
     return image
+
+
+def _open_gif(data: bytes) -> pyvips.Image:
+    """What the first frame does not cover is transparent, as browsers show it; libvips would paint it black."""
+    image = _with_vips("gif")(data)
+    left, top, width, height = gif_frame(data)
+    if image.hasalpha() or (width, height) == (image.width, image.height):
+        return image
+    covered = (pyvips.Image.black(width, height) + 255).cast("uchar")
+    return image.bandjoin(covered.embed(left, top, image.width, image.height))
 
 
 def _open_bmp(data: bytes) -> pyvips.Image:
@@ -57,7 +72,7 @@ _OPENERS: dict[SourceFormat, Callable[[bytes], pyvips.Image]] = {
     SourceFormat.PNG: _with_vips("png"),
     SourceFormat.JPEG: _with_vips("jpeg"),  # of several pictures in one file, the first
     SourceFormat.WEBP: _with_vips("webp"),
-    SourceFormat.GIF: _with_vips("gif"),
+    SourceFormat.GIF: _open_gif,
     SourceFormat.TIFF: _with_vips("tiff"),
     SourceFormat.AVIF: _with_vips("heif"),
     SourceFormat.HEIC: _open_heic,
@@ -65,20 +80,51 @@ _OPENERS: dict[SourceFormat, Callable[[bytes], pyvips.Image]] = {
 }
 
 
+def _in_one_channel(image: pyvips.Image) -> pyvips.Image:
+    """Of three equal channels one, unless a profile speaks of three."""
+    if bytes(image.get(_BLOBS["icc_profile"]) if _has_profile(image) else b"")[16:20] == b"RGB ":
+        return image
+    gray = image.extract_band(0).copy(interpretation="b-w")
+    return gray.bandjoin(image.extract_band(3)) if image.bands == 4 else gray
+
+
+def _has_profile(image: pyvips.Image) -> bool:
+    return _BLOBS["icc_profile"] in image.get_fields()
+
+
+def in_space(image: pyvips.Image, space: Space) -> pyvips.Image:
+    """Gives a picture the profile of what its file names, in place of any other."""
+    image = image.copy()
+    if _has_profile(image):
+        image.remove(_BLOBS["icc_profile"])
+    said = None if space == SRGB else profile(space, gray=image.bands < 3)
+    if said is not None:
+        image.set_type(pyvips.GValue.blob_type, _BLOBS["icc_profile"], said)
+    return image
+
+
 def open_picture(data: bytes, header: Header) -> pyvips.Image:
     """Opens a file; its rows are computed when they are asked for.
 
     Returns:
-        1 to 5 bands of uchar or ushort over their whole range, as stored, with `icc-profile-data`, `exif-data`
+        1 to 5 bands of uchar or ushort over their whole range, straight, with `icc-profile-data`, `exif-data`
         and `xmp-data` where the file has them.
 
     Raises:
         Exception: whatever the decoder raises, also when rows are asked for.
     """
     image = _OPENERS[header.format](data)
+    if header.gray and image.bands >= 3:
+        image = _in_one_channel(image)
+    if header.space is not None:
+        image = in_space(image, header.space)
     if image.format == "ushort" and 8 < header.bit_depth < 16:  # its bits have been put uppermost
         top = 2**header.bit_depth - 1
         places = image >> (16 - header.bit_depth)
         spread = (places.cast("float") * (65535 / top) + 0.5).cast("ushort")
-        return spread.copy(interpretation=image.interpretation)
+        image = spread.copy(interpretation=image.interpretation)
+    if header.weighed and image.bands in (2, 4):
+        top = 65535 if image.format == "ushort" else 255
+        straight = image.unpremultiply(max_alpha=top, alpha_band=image.bands - 1)
+        image = straight.rint().cast(image.format).copy(interpretation=image.interpretation)
     return image

@@ -6,11 +6,13 @@ memory or a `ValueError`. This module refuses to know processes, limits and form
 
 from __future__ import annotations
 
+import fcntl
 import json
 import mmap
 import os
 import socket
 import tempfile
+import time
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,8 @@ from serve_app.imaging.traits import Traits
 from serve_app.levels import Levels
 
 READY = {"ready": True}
+PICTURE, FRAMES = "picture", "frames"
+"""What a file may be decoded to."""
 _LONGEST_LINE_BYTES = 65536
 _LEVEL_BYTES = 2
 _BLOCKS = ("icc", "exif", "xmp")
@@ -45,14 +49,25 @@ class SharedMemory:
 
     @classmethod
     def create(cls, content: bytes = b"") -> SharedMemory:
-        """Makes a new one that holds `content`."""
+        """Makes a new one that holds `content`, and that nobody can make smaller again.
+
+        To read what was mapped and then cut off ends a process (SIGBUS), so a child must not be able to cut.
+
+        Raises:
+            OSError: no memory or no descriptor is left.
+        """
         if hasattr(os, "memfd_create"):
-            memory = cls(os.memfd_create("picture"))
+            memory = cls(os.memfd_create("picture", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
+            seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+            fcntl.fcntl(memory.descriptor, fcntl.F_ADD_SEALS, seals)
         else:  # not Linux: a file that has already been deleted does the same
             with tempfile.TemporaryFile() as file:
                 memory = cls(os.dup(file.fileno()))
-        if content:
+        try:
             memory.append(content)
+        except OSError:
+            memory.close()
+            raise
         return memory
 
     def append(self, content: bytes) -> None:
@@ -96,22 +111,37 @@ def send(line: socket.socket, message: Message, memories: tuple[SharedMemory, ..
     line.sendall(text[sent:])
 
 
-def receive(line: socket.socket, memories: int = 0) -> tuple[Message, list[SharedMemory]]:
+def receive(
+    line: socket.socket, memories: int = 0, within_s: float | None = None
+) -> tuple[Message, list[SharedMemory]]:
     """Waits for one message.
 
+    Args:
+        line: Where it comes from.
+        memories: How many travel with it.
+        within_s: Seconds for the whole of it, however slowly it drips; None is for ever.
+
     Raises:
+        TimeoutError: it is not whole in time.
         EOFError: the other side has ended.
         ValueError: what it said is no message.
     """
+    end = None if within_s is None else time.monotonic() + within_s
+    line.settimeout(within_s)
     text, found, _, _ = socket.recv_fds(line, _LONGEST_LINE_BYTES, memories)
     while not text.endswith(b"\n"):
+        if end is not None:
+            line.settimeout(max(end - time.monotonic(), 1e-3))
         more = line.recv(_LONGEST_LINE_BYTES) if text else b""
         if not more:
             raise EOFError
         text += more
         if len(text) > _LONGEST_LINE_BYTES:
             raise ValueError("a message without an end")
-    message = json.loads(text)
+    try:
+        message = json.loads(text)
+    except RecursionError:
+        raise ValueError("a message that is too deep") from None
     if not isinstance(message, dict):
         raise ValueError("no message")
     return message, [SharedMemory(descriptor) for descriptor in found]
@@ -155,14 +185,17 @@ def read_answer(message: Message, memory: SharedMemory, pixels: int) -> Picture:
         ValueError: the message makes no sense.
     """
     if "error" in message:
-        raise _error(message)
+        raise error_of(message)
     try:
-        height, width = (int(side) for side in message["size"])
-        sizes = [None if size is None else int(size) for size in message["blocks"]]
+        height, width = (whole_number(side) for side in message["size"])
+        icc, exif, xmp = (
+            None if size is None else whole_number(size) for size in message["blocks"]
+        )
         has_alpha, gray = bool(message["alpha"]), bool(message["gray"])
         bit_depth = 16 if message["bit_depth"] == 16 else 8
     except (KeyError, TypeError) as error:
         raise ValueError(f"no answer: {error}") from None
+    sizes = (icc, exif, xmp)
     told = height * width * (4 if has_alpha else 3) * _LEVEL_BYTES
     told += sum(size or 0 for size in sizes)
     if min(height, width) < 1 or height * width != pixels or min(size or 0 for size in sizes) < 0:
@@ -175,7 +208,18 @@ def read_answer(message: Message, memory: SharedMemory, pixels: int) -> Picture:
     return Picture(colour, alpha, Traits(gray, bit_depth, *blocks))
 
 
-def _error(message: Message) -> RequestError:
-    kind = _ERRORS.get(message["error"], BrokenImage)
+def whole_number(number: object) -> int:
+    """A number of a message; ValueError if it is anything else."""
+    if type(number) is not int:  # True is one, and so is infinity until it is turned
+        raise ValueError("a size that is no whole number")
+    return number
+
+
+def error_of(message: Message) -> RequestError:
+    """Our error, of `error_message`; ValueError if it is none."""
+    kind = _ERRORS.get(str(message["error"]), BrokenImage)
     facts = {key: message.get(key) for key in ("field", "allowed")}
-    return kind(str(message.get("detail")), **facts)
+    detail = message.get("detail")
+    if not isinstance(detail, str) or any(not isinstance(f, str | None) for f in facts.values()):
+        raise ValueError("an error that is none of ours")
+    return kind(detail, **facts)

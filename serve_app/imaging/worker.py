@@ -1,34 +1,55 @@
 """Decodes in a process of its own, so that a malicious file costs one answer and never the service.
 
-The child knows one thing, `codec.decode`, and has little to lose: an address space with a limit, no
-environment, and a time after which it is killed. It starts once and stays warm; who finds it dead, or kills it,
-starts another with the next picture. The picture comes back in memory that both map. This module refuses to
-know formats and decoders.
+The child knows two things, `codec.decode` and `split.split`, and has little to lose: an address space with a
+limit, no environment, few calls of the system (`sandbox`), and a time after which it is killed. It starts
+once and stays warm; who finds it dead, or kills it, starts another with the next picture. The picture comes
+back in memory that both map. There are two, so that one file that takes all the time it may holds up nobody
+else. This module refuses to know formats and decoders.
 """
 
 from __future__ import annotations
 
 import atexit
+import logging
 import os
+import queue
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar
 
-from serve_app.errors import BrokenImage, TooLarge
+from serve_app.errors import BrokenImage, Busy, RequestError, TooLarge
 from serve_app.imaging.codec import Picture
+from serve_app.imaging.frames import Frames, read_frames
 from serve_app.imaging.inspect import FIELD, Header, inspect
-from serve_app.imaging.wire import SharedMemory, read_answer, receive, send
+from serve_app.imaging.wire import (
+    FRAMES,
+    PICTURE,
+    Message,
+    SharedMemory,
+    read_answer,
+    receive,
+    send,
+)
 from serve_app.settings import ImageLimits
 
 _CHILD = (sys.executable, "-m", "serve_app.imaging.child")
 _START_S = 60.0  # what a busy machine may take to import the decoders
-_INHERITED = ("PATH", "LD_LIBRARY_PATH", "TMPDIR")
+_AT_ONCE = 2
+_RETRY_AFTER_S = 5.0
+_INHERITED = ("PATH", "LD_LIBRARY_PATH")
 # One thread decodes, so memory follows from the picture alone; each arena of malloc takes 64 MB of addresses.
 _FIXED = dict.fromkeys(
     ("VIPS_CONCURRENCY", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MALLOC_ARENA_MAX"), "1"
-)
+) | {"VIPS_DISC_THRESHOLD": "1000g"}  # libvips would put what is over 100 MB on the disk
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Read = Callable[[Message, SharedMemory, Header], T]
 
 
 class DecodeWorker:
@@ -52,24 +73,35 @@ class DecodeWorker:
 
     def decode(self, data: bytes, limits: ImageLimits, field: str = FIELD) -> Picture:
         """See `decode_contained`."""
+        return self.ask(data, limits, field, PICTURE, _read_picture)
+
+    def ask(self, data: bytes, limits: ImageLimits, field: str, wanted: str, read: Read[T]) -> T:
+        """Has a file decoded to what `read` makes of the child's answer."""
         header = inspect(data, limits, field)
         with self._turn:
-            line = self._started(limits.decode_memory_bytes)
-            file, memory = SharedMemory.create(data), SharedMemory.create()
             try:
-                line.settimeout(limits.decode_timeout_s)
-                request = {"limits": limits.model_dump(), "field": field}
-                send(line, request, (file, memory))
-                return read_answer(receive(line)[0], memory, header.height * header.width)
+                line = self._started(limits.decode_memory_bytes)
+                memories = _memories(data)
+            except OSError as error:
+                raise _short(error) from error
+            answered = False
+            try:
+                request = {"limits": limits.model_dump(), "field": field, "wanted": wanted}
+                found = read(_ask(line, memories, request, limits), memories[1], header)
+                answered = True
+                return found
+            except RequestError:
+                answered = True
+                raise
             except TimeoutError:
-                self._stop()
                 raise _too_slow(header, limits, field) from None
             except (OSError, EOFError, ValueError):
-                self._stop()
                 raise _died(header, limits, field) from None
             finally:
-                file.close()
-                memory.close()
+                for memory in memories:
+                    memory.close()
+                if not answered:  # whatever it still says would be taken for the next answer
+                    self._stop()
 
     def close(self) -> None:
         """Ends the child; a later picture starts another."""
@@ -93,12 +125,13 @@ class DecodeWorker:
                 env={**kept, **_FIXED, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             )
         self._memory_bytes = memory_bytes
-        self._line.settimeout(_START_S)
         try:
-            receive(self._line)
+            greeting, _ = receive(self._line, within_s=_START_S)
         except (OSError, EOFError, ValueError) as error:
             self._stop()
             raise RuntimeError("the decoder's process does not start") from error
+        facts = {"pid": self.pid, "confined": greeting.get("confined") is True}
+        log.info("decoder_started", extra={"action": "decoder_started", **facts})
         return self._line
 
     def _stop(self) -> None:
@@ -110,8 +143,39 @@ class DecodeWorker:
         self._line = self._process = None
 
 
+class DecodeWorkers:
+    """Some workers, of which a free one is used; another starts only when all before it are at work.
+
+    Args:
+        workers: The last of them is the first to be used.
+    """
+
+    def __init__(self, workers: Sequence[DecodeWorker]) -> None:
+        self._workers = workers
+        self._free: queue.LifoQueue[DecodeWorker] = queue.LifoQueue()
+        for worker in workers:
+            self._free.put(worker)
+
+    def ask(self, data: bytes, limits: ImageLimits, field: str, wanted: str, read: Read[T]) -> T:
+        """See `DecodeWorker.ask`."""
+        inspect(data, limits, field)  # what is refused by its header need not wait
+        try:
+            worker = self._free.get(timeout=limits.decode_timeout_s)
+        except queue.Empty:
+            raise Busy("all decoders are at work", retry_after_s=_RETRY_AFTER_S) from None
+        try:
+            return worker.ask(data, limits, field, wanted, read)
+        finally:
+            self._free.put(worker)
+
+    def close(self) -> None:
+        """Ends all children."""
+        for worker in self._workers:
+            worker.close()
+
+
 def decode_contained(data: bytes, limits: ImageLimits, field: str = FIELD) -> Picture:
-    """Decodes a file as `codec.decode` does, in this process's one decoder process.
+    """Decodes a file as `codec.decode` does, in one of this process's decoder processes.
 
     Args:
         data: The whole file.
@@ -123,8 +187,51 @@ def decode_contained(data: bytes, limits: ImageLimits, field: str = FIELD) -> Pi
         UnsupportedImage: not a format that is read.
         TooLarge: over a limit; also one on memory or time.
         BrokenImage: the file does not decode whole, or the decoder died of it.
+        Busy: no decoder came free in the time that one may take.
     """
-    return _worker.decode(data, limits, field)
+    return _workers.ask(data, limits, field, PICTURE, _read_picture)
+
+
+def split_contained(data: bytes, limits: ImageLimits, count: int) -> Frames:
+    """Splits a moving picture of `count` frames as `split.split` does, where `decode_contained` decodes.
+
+    The limits on time and memory are for all frames together. It raises what `decode_contained` raises.
+    """
+    return _workers.ask(data, limits, FIELD, FRAMES, partial(read_frames, count=count))
+
+
+def _read_picture(message: Message, memory: SharedMemory, header: Header) -> Picture:
+    picture = read_answer(message, memory, header.height * header.width)
+    if picture.height != header.height:
+        raise ValueError("a picture of another shape")
+    return picture
+
+
+def _memories(data: bytes) -> tuple[SharedMemory, SharedMemory]:
+    """What goes to the child: the file, and the place for its picture."""
+    file = SharedMemory.create(data)
+    try:
+        return file, SharedMemory.create()
+    except OSError:
+        file.close()
+        raise
+
+
+def _ask(
+    line: socket.socket,
+    memories: tuple[SharedMemory, SharedMemory],
+    request: Message,
+    limits: ImageLimits,
+) -> Message:
+    line.settimeout(limits.decode_timeout_s)
+    send(line, request, memories)
+    message, _ = receive(line, within_s=limits.decode_timeout_s)
+    return message
+
+
+def _short(error: OSError) -> Busy:
+    log.error("decoder_not_started", extra={"action": "decoder_not_started", "reason": str(error)})
+    return Busy("no memory or process is left for a decoder", retry_after_s=_RETRY_AFTER_S)
 
 
 def _too_slow(header: Header, limits: ImageLimits, field: str) -> TooLarge:
@@ -145,5 +252,5 @@ def _died(header: Header, limits: ImageLimits, field: str) -> BrokenImage:
     )
 
 
-_worker = DecodeWorker()
-atexit.register(_worker.close)
+_workers = DecodeWorkers([DecodeWorker() for _ in range(_AT_ONCE)])
+atexit.register(_workers.close)

@@ -30,11 +30,22 @@ _EXIF = "http://ns.adobe.com/exif/1.0/"
 _REPLACED = {
     *((_XMP, name) for name in ("CreatorTool", "Thumbnails")),
     *((_TIFF, name) for name in ("Orientation", "ImageWidth", "ImageLength")),
+    *((_TIFF, name) for name in ("BitsPerSample", "SamplesPerPixel", "Compression")),
+    (_TIFF, "PhotometricInterpretation"),
+    ("http://ns.adobe.com/photoshop/1.0/", "ColorMode"),
     *((_EXIF, name) for name in ("PixelXDimension", "PixelYDimension", "ColorSpace")),
     ("http://ns.adobe.com/photoshop/1.0/", "ICCProfile"),
     ("http://ns.adobe.com/xmp/note/", "HasExtendedXMP"),
 }
-_PLACE = re.compile("gps|.*(latitude|longitude|longtitude)", re.IGNORECASE)
+# Pictures beside the source's and how to put them together: depth, gain, motion. They show what was.
+_STALE = re.compile(r"http://ns\.google\.com/photos/1\.0/|http://ns\.adobe\.com/hdr-gain-map/")
+_PLACE = re.compile(
+    "gps|.*(latitude|longitude|longtitude|location|geo(tag|code|point|hash))"
+    "|(city|country|countrycode|countryname|state|province|provincestate|worldregion)$",
+    re.IGNORECASE,
+)
+
+_REMARKS = (minidom.Node.COMMENT_NODE, minidom.Node.PROCESSING_INSTRUCTION_NODE)
 
 _EMPTY = f'<x:xmpmeta xmlns:x="{_META}"><rdf:RDF xmlns:rdf="{_RDF}"/></x:xmpmeta>'
 _BEFORE = '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>\n'
@@ -176,9 +187,13 @@ def _clean(document: minidom.Document, keep_gps: bool) -> None:
         name = item.localName or ""
         if item.namespaceURI == TESSERA or (item.namespaceURI, name) in _REPLACED:
             return True
+        if _STALE.match(item.namespaceURI or ""):
+            return True
         return not keep_gps and item.namespaceURI != _RDF and _PLACE.match(name) is not None
 
     for node in list(_elements(document)):
+        for remark in [c for c in node.childNodes if c.nodeType in _REMARKS]:
+            node.removeChild(remark)
         for attribute in _attributes(node):
             if attribute.prefix != "xmlns" and goes(attribute):
                 node.removeAttributeNode(attribute)

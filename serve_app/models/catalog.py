@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from serve_app.errors import ConfigurationError
 from serve_app.model_info import ModelInfo
+from serve_app.models.revision import find_revision
 from serve_app.models.source import fetch_description, is_remote
 
 SHIPPED = Path(__file__).parent
@@ -57,7 +58,8 @@ def read_model_info(folder: Path) -> ModelInfo:
     """
     path = folder / DESCRIPTION_FILE
     try:
-        return ModelInfo.model_validate_json(path.read_bytes())
+        info = ModelInfo.model_validate_json(path.read_bytes())
+        return info.model_copy(update={"revision": info.revision or find_revision(folder)})
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         name = ".".join(str(part) for part in fault["loc"])

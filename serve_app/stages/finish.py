@@ -27,6 +27,7 @@ from serve_app.tiling.blend import Blending, fades
 from serve_app.tiling.grid import Plan
 
 _BAND_ROWS = 128  # corrected at once, beside the halo
+_PIECE_BYTES = 8 * 2**20  # of the file, read back at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class Finished:
     """The result.
 
     Attributes:
-        image: The encoded file.
+        image: The encoded file; of a frame that is kept, over Ray, references to its pieces.
         report: How faithful it is; of tiles it knows nothing, so it counts none.
     """
 
@@ -96,9 +97,14 @@ class Finish:
 
     def end(self) -> Finished:
         """Ends the file and reads it back; all rows of tiles are there."""
+        report = self.close()
+        return Finished(self._path.read_bytes(), report)
+
+    def close(self) -> FidelityReport:
+        """Ends the file, for `pieces`; all rows of tiles are there."""
         self._encoder.close()
         measures = self._measuring.end()
-        report = FidelityReport(
+        return FidelityReport(
             lr_psnr_db=measures.lr_psnr_db,
             color_error_mean=measures.color_error_mean,
             color_error_p99=measures.color_error_p99,
@@ -110,7 +116,12 @@ class Finish:
             tiles_retried=0,
             tiles_replaced=0,
         )
-        return Finished(self._path.read_bytes(), report)
+
+    def pieces(self) -> Iterator[bytes]:
+        """The file, after `close`, without ever holding more than a piece of it."""
+        with self._path.open("rb") as file:
+            while piece := file.read(_PIECE_BYTES):
+                yield piece
 
     def _write(self, colour: Pixels, top: int) -> None:
         self._measuring.add(colour, top)
@@ -161,13 +172,18 @@ def _seams(plan: Plan, origins: Sequence[int]) -> list[int]:
     return [start + plan.overlap_px // 2 for start in fades(origins, plan.tile_px, plan.overlap_px)]
 
 
-def _look(params: ResolvedParams, model: ModelInfo, source: Source) -> Look:
-    provenance: dict[str, Any] = {
+def provenance(params: ResolvedParams, model: ModelInfo) -> dict[str, Any]:
+    """How a result is made: enough to make it again; written into its file."""
+    return {
         "version": __version__,
         "model": model.name,
+        "revision": model.revision,
         "seed": params.seed,
         "parameters": params.model_dump(mode="json"),
     }
+
+
+def _look(params: ResolvedParams, model: ModelInfo, source: Source) -> Look:
     return Look(
         params.output_format,
         params.quality,
@@ -176,5 +192,5 @@ def _look(params: ResolvedParams, model: ModelInfo, source: Source) -> Look:
         params.keep_metadata,
         params.keep_gps,
         source.traits,
-        provenance,
+        provenance(params, model),
     )

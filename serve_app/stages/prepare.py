@@ -81,19 +81,32 @@ def outline(image: bytes, params: ResolvedParams, model: ModelInfo, limits: Imag
     header = inspect(image, limits)
     source = Size(header.height, header.width)
     result = result_size(source, params)
+    check_pixels(result, params, limits)
+    check_size(params.output_format, result.height, result.width)
+    stored_bits(params.output_format, params.bit_depth, found=8)
+    return Outline(source, make_plan(result, model.tile_px, model.overlap_px, model.align_px))
+
+
+def check_pixels(
+    result: Size, params: ResolvedParams, limits: ImageLimits, frames: int = 1
+) -> None:
+    """Judges a result's pixels, of all its frames together, by the server's limit and the caller's.
+
+    Raises:
+        TooLarge: over one of them.
+    """
     field = next(name for name in ("scale", "width", "height") if getattr(params, name))
     limit = limits.result_pixels
     if params.max_pixels is not None and params.max_pixels < limit:
         field, limit = "max_pixels", params.max_pixels
-    if result.pixels > limit:
+    pixels = frames * result.pixels
+    if pixels > limit:
+        moving = f"{frames} frames of " if frames > 1 else ""
         raise TooLarge(
-            f"the result would have {result} = {result.pixels} pixels",
+            f"the result would have {moving}{result} = {pixels} pixels",
             field=field,
             allowed=f"at most {limit} pixels",
         )
-    check_size(params.output_format, result.height, result.width)
-    stored_bits(params.output_format, params.bit_depth, found=8)
-    return Outline(source, make_plan(result, model.tile_px, model.overlap_px, model.align_px))
 
 
 def check_controls(

@@ -40,6 +40,7 @@ class Case:
         tolerance: Levels by which a result may differ from `picture` on average.
         filename: What the sender calls it.
         media_type: What the sender says it is.
+        animated: Whether all frames are asked for; the picture is the first.
     """
 
     kind: str
@@ -51,6 +52,7 @@ class Case:
     tolerance: float = 0
     filename: str = "picture"
     media_type: str = "application/octet-stream"
+    animated: bool = False
 
     @property
     def id(self) -> str:

@@ -21,6 +21,7 @@ _RGB = Image.fromarray(PHOTO)
 _GRAY = np.asarray(_RGB.convert("L"))
 _ALPHA = np.tile(np.linspace(0, 255, 64).astype(np.uint8), (48, 1))
 _RGBA = np.dstack([PHOTO, _ALPHA])
+_LIGHT = PHOTO / 255
 
 
 def cases() -> Iterator[Case]:
@@ -65,6 +66,15 @@ def _png() -> Iterator[Case]:
     gamma = chunk(b"gAMA", struct.pack(">I", 45455)) + chunk(b"sRGB", b"\0")
     rows = zlib.compress(b"".join(b"\0" + row.tobytes() for row in PHOTO))
     yield _good("png-gamma-and-srgb", png(ihdr(64, 48), rows, gamma), PHOTO)
+    light = chunk(b"gAMA", struct.pack(">I", 100_000))
+    shown = np.where(_LIGHT <= 0.0031308, _LIGHT * 12.92, 1.055 * _LIGHT ** (1 / 2.4) - 0.055)
+    data = png(ihdr(64, 48), rows, light)
+    yield _good("png-linear", data, np.rint(shown * 255).astype(np.uint8))
+    wide = png(ihdr(64, 48), rows, chunk(b"cICP", bytes([12, 13, 0, 1])) + light)
+    yield Case(_KIND, "png-display-p3", wide, frozenset({OK}), (48, 64), PHOTO, 12)
+    for name, numbers in (("pq", [9, 16, 0, 1]), ("hlg", [9, 18, 0, 1]), ("narrow", [1, 13, 0, 0])):
+        data = png(ihdr(64, 48), rows, chunk(b"cICP", bytes(numbers)))
+        yield bad(_KIND, f"png-{name}", data, {UNSUPPORTED})
 
 
 def _jpeg() -> Iterator[Case]:
@@ -120,7 +130,10 @@ def _tiff() -> Iterator[Case]:
     ):
         yield bad(_KIND, f"tiff-{name}", _tiff_of(samples, photometric="rgb"), either)
     ycbcr = saved(_RGB.convert("YCbCr"), "tiff")
-    yield bad(_KIND, "tiff-ycbcr", ycbcr, EITHER)
+    yield bad(_KIND, "tiff-ycbcr", ycbcr, {UNSUPPORTED})
+    near = TOLERANCE["jpeg"]
+    yield _good("tiff-jpeg", saved(_RGB, "tiff", compression="jpeg", quality=95), PHOTO, near)
+    yield bad(_KIND, "tiff-zstd", saved(_RGB, "tiff", compression="zstd"), {UNSUPPORTED})
     yield bad(_KIND, "tiff-cmyk", saved(_RGB.convert("CMYK"), "tiff"), EITHER)
     yield bad(_KIND, "tiff-32-bit-float-gray", _tiff_of(_GRAY.astype(np.float32) / 255), either)
     five = np.zeros((48, 64, 5), np.uint8)

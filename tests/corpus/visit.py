@@ -68,7 +68,8 @@ def _send(client: httpx.Client, url: str, case: Case) -> Outcome:
     began = time.monotonic()
     file = (case.filename, case.data, case.media_type)
     try:
-        answer = client.post(f"{url}/v1/upscale", files={"image": file}, data=FORM)
+        form = FORM | ({"animated": "true"} if case.animated else {})
+        answer = client.post(f"{url}/v1/upscale", files={"image": file}, data=form)
     except httpx.HTTPError as error:
         return Outcome(case, 0, f"{case.id}: {error!r}", time.monotonic() - began)
     took_s = time.monotonic() - began

@@ -114,6 +114,48 @@ def test_orientation_and_transparency_are_kept(application: Application) -> None
     assert result[-30:, :, 3].max() == 0
 
 
+@pytest.mark.parametrize("output_format", ["png", "webp"])
+def test_a_moving_picture_keeps_moving(application: Application, output_format: str) -> None:
+    """Each frame is as the still picture of it would be; equal frames are computed once."""
+    pictures = [photo_like(24, 40, seed) for seed in (0, 1, 0)]
+    first, *others = map(Image.fromarray, pictures)
+    file, durations_ms = io.BytesIO(), [40, 250, 90]
+    first.save(file, "PNG", save_all=True, append_images=others, duration=durations_ms, loop=2)
+    asked = {"scale": 2, "steps": 1, "seed": 3, "output_format": output_format}
+
+    answer = post(application, file.getvalue(), animated=True, **asked)
+
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == f"image/{output_format}"
+    assert answer.headers["x-tiles"] == "2"
+    with Image.open(io.BytesIO(answer.content)) as result:
+        assert (result.n_frames, result.size, result.info["loop"]) == (3, (80, 48), 2)
+        for at, picture in enumerate(pictures):
+            result.seek(at)
+            result.load()
+            assert result.info["duration"] == durations_ms[at]
+            if output_format == "png":
+                still = pixels(post(application, png_bytes(picture), **asked).content)
+                assert np.abs(np.asarray(result).astype(int) - still).max() <= 1
+
+
+def test_what_cannot_move_is_refused(application: Application) -> None:
+    first, *others = (Image.fromarray(photo_like(20, 30, seed)) for seed in range(4))
+    file = io.BytesIO()
+    first.save(file, "GIF", save_all=True, append_images=others)
+    moving, still = file.getvalue(), png_bytes(photo_like(8, 8))
+
+    for image, form, status, field in (
+        (moving, {"output_format": "jpeg"}, 422, "animated"),
+        (moving[: len(moving) // 2], {}, 422, "image"),
+        (moving, {"max_pixels": 4 * 40 * 60 - 1, "scale": 2}, 413, "max_pixels"),
+    ):
+        answer = post(application, image, animated=True, steps=1, **form)
+        assert (answer.status_code, answer.json()["field"]) == (status, field)
+    answer = post(application, still, animated=True, steps=1, output_format="jpeg")
+    assert answer.headers["content-type"] == "image/jpeg"
+
+
 def test_progress_comes_as_events(application: Application) -> None:
     image = png_bytes(photo_like(70, 100))
     events: list[tuple[str, dict[str, Any]]] = []

@@ -67,6 +67,7 @@ CHOICES = {
     "bit_depth": ("16", "10", "8 or 16"),
     "keep_metadata": ("false", "perhaps", "true or false"),
     "keep_gps": ("true", "2", "true or false"),
+    "animated": ("true", "gif", "true or false"),
 }
 
 

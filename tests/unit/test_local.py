@@ -209,3 +209,22 @@ async def test_a_tile_that_stays_nan_is_replaced_and_said_to_be():
     assert result.report is not None
     assert (result.tiles_retried, result.report.tiles_replaced) == (2, 1)
     assert "tile 1" in result.report.warnings[0]
+
+
+async def test_a_moving_picture_moves_on():
+    frames = [photo_like(60, 80, seed) for seed in (0, 1, 0, 2)]
+    file = io.BytesIO()
+    first, *others = map(Image.fromarray, frames)
+    first.save(file, "PNG", save_all=True, append_images=others, duration=[30, 40, 50, 60], loop=3)
+    plain = {"scale": 1, "steps": 2, "fidelity": 0, "color_fix": "none"}
+    async with OnIdentity(IdentityRunner()) as upscaler:
+        moving = await upscaler.upscale(request(file.getvalue(), animated=True, **plain))
+        still = await upscaler.upscale(request(file.getvalue(), **plain))
+    assert (moving.frames, moving.tiles, still.frames) == (4, 3, 1)
+    with Image.open(io.BytesIO(moving.image)) as found:
+        assert (found.n_frames, found.info["loop"]) == (4, 3)
+        for at, (frame, duration_ms) in enumerate(zip(frames, (30, 40, 50, 60), strict=True)):
+            found.seek(at)
+            assert np.array_equal(np.asarray(found), frame)
+            assert found.info["duration"] == duration_ms
+    assert np.array_equal(pixels(still.image), frames[0])

@@ -44,13 +44,17 @@ class _WholeWriter:
 
     def end(self) -> None:
         """Encodes the picture."""
-        sheet = self._sheet
-        given = {"exif": sheet.exif, "xmp": sheet.xmp, "icc_profile": sheet.icc}
-        given |= {"quality": sheet.quality} | self._options()
-        present = {name: value for name, value in given.items() if value is not None}
-        self._image.save(self._file, self.kind, **present)
+        self._image.save(self._file, self.kind, **self.options(self._sheet))
 
-    def _options(self) -> dict[str, Any]:
+    @classmethod
+    def options(cls, sheet: Sheet) -> dict[str, Any]:
+        """What Pillow is told when it saves."""
+        given = {"exif": sheet.exif, "xmp": sheet.xmp, "icc_profile": sheet.icc}
+        given |= {"quality": sheet.quality} | cls._own_options(sheet)
+        return {name: value for name, value in given.items() if value is not None}
+
+    @staticmethod
+    def _own_options(sheet: Sheet) -> dict[str, Any]:
         raise NotImplementedError
 
 
@@ -59,7 +63,8 @@ class WebpWriter(_WholeWriter):
 
     kind = "WEBP"
 
-    def _options(self) -> dict[str, Any]:
+    @staticmethod
+    def _own_options(_: Sheet) -> dict[str, Any]:
         return {"method": _WEBP_METHOD}
 
 
@@ -68,11 +73,11 @@ class AvifWriter(_WholeWriter):
 
     kind = "AVIF"
 
-    def _options(self) -> dict[str, Any]:
-        full = self._sheet.quality >= FULL_COLOUR_QUALITY
-        sampling = "4:0:0" if self._sheet.channels == 1 else "4:4:4" if full else "4:2:0"
-        exif = self._sheet.exif
-        turned = None if exif is None else _unturned(exif)
+    @staticmethod
+    def _own_options(sheet: Sheet) -> dict[str, Any]:
+        full = sheet.quality >= FULL_COLOUR_QUALITY
+        sampling = "4:0:0" if sheet.channels == 1 else "4:4:4" if full else "4:2:0"
+        turned = None if sheet.exif is None else _unturned(sheet.exif)
         return {"subsampling": sampling, "speed": _AVIF_SPEED, "exif": turned}
 
 
@@ -81,7 +86,8 @@ class JxlWriter(_WholeWriter):
 
     kind = "JXL"
 
-    def _options(self) -> dict[str, Any]:
+    @staticmethod
+    def _own_options(_: Sheet) -> dict[str, Any]:
         return {"use_container": True, "effort": _JXL_EFFORT}
 
 

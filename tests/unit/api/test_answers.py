@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import json
 
-from serve_app.api.answers import FIDELITY_HEADERS, WARNINGS_HEADER, json_response, result_headers
+import httpx
+import pytest
+
+from serve_app.api.answers import (
+    FIDELITY_HEADERS,
+    WARNINGS_HEADER,
+    InPieces,
+    json_response,
+    result_headers,
+)
 from serve_app.api.openapi import upscale_responses
 from serve_app.api.schemas import EXAMPLE_REPORT
 from serve_app.client import _result_of
@@ -45,3 +54,27 @@ def test_every_header_is_documented() -> None:
     documented = upscale_responses()[200]["headers"]
     for name in (*FIDELITY_HEADERS, WARNINGS_HEADER):
         assert documented[name]["description"]
+
+
+@pytest.mark.parametrize("length", [0, 1, 10, 95])
+async def test_a_body_is_sent_in_pieces_and_its_length_told(
+    monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    monkeypatch.setattr("serve_app.api.answers._PIECE_BYTES", 10)
+    body = bytes(range(length))
+    app = InPieces(body, headers={"X-Seed": "1"}, media_type="image/png")
+    sent: list[int] = []
+
+    async def watched(scope, receive, send):  # type: ignore[no-untyped-def]
+        async def note(message):  # type: ignore[no-untyped-def]
+            sent.append(len(message.get("body", b"")))
+            await send(message)
+
+        await app(scope, receive, note)
+
+    transport = httpx.ASGITransport(app=watched)
+    async with httpx.AsyncClient(transport=transport, base_url="http://t") as client:
+        answer = await client.get("/")
+    assert (answer.content, answer.headers["X-Seed"]) == (body, "1")
+    assert answer.headers["Content-Length"] == str(length)
+    assert max(sent) <= 10

@@ -91,6 +91,7 @@ async def test_json_answer(http: httpx.AsyncClient) -> None:
         "timings_ms": {"prepare": 12.3, "denoise": 1500, "finish": 250},
         "request_id": "mine-1",
         "report": None,
+        "frames": 1,
     }
     assert response.headers["Content-Type"] == "application/json"
     assert response.headers["X-Seed"] == "7"

@@ -43,6 +43,7 @@ EVERY: dict[str, object] = {
     "keep_metadata": False,
     "keep_gps": True,
     "max_pixels": 10**9,
+    "animated": True,
 }
 
 

@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import logging
 import ssl
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,20 @@ class TestPinning:
 
     async def test_the_systems_look_up_gives_addresses_once_each(self) -> None:
         assert [str(found) for found in await client.look_up("127.0.0.1", 80)] == ["127.0.0.1"]
+
+    async def test_a_slow_look_up_holds_only_threads_of_its_own(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It cannot be ended; what else this process does in threads goes on beside it."""
+        asked: list[str] = []
+
+        def answer(*_: Any, **__: Any) -> list[Any]:
+            asked.append(threading.current_thread().name)
+            return [(2, 1, 6, "", ("127.0.0.1", 80))]
+
+        monkeypatch.setattr(client.socket, "getaddrinfo", answer)
+        assert [str(found) for found in await client.look_up("a.example", 80)] == ["127.0.0.1"]
+        assert asked[0].startswith("fetch-look-up")
 
 
 class TestTls:
@@ -302,3 +317,18 @@ class TestFaults:
         assert vars(record)["request_id"] == "id-1"
         assert vars(record)["note"] == f"{NAME}: 10.1.2.3 is private"
         assert "key" not in str(vars(record))
+
+    async def test_no_library_logs_the_url_either(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO)
+        async with listening() as site:
+            site.pages["/a?signature=s3cret"] = page(BODY)
+            await fetcher(site).fetch(f"http://{NAME}:{site.port}/a?signature=s3cret", LIMIT)
+        assert "s3cret" not in caplog.text
+
+    async def test_a_note_for_the_log_is_short(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO, "serve_app.fetch")
+        async with listening() as site:
+            site.pages["/"] = b"HTTP/1.1 200 OK\r\n" + b"a " * 9_000 + b": b\r\n\r\n"
+            await refusal(fetcher(site), f"http://{NAME}:{site.port}/")
+        (record,) = caplog.records
+        assert 0 < len(vars(record)["note"]) <= 300

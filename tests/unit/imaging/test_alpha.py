@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serve_app.imaging.alpha import fill_transparent, resize_with_alpha
+from serve_app.imaging.alpha import fill_levels, fill_transparent, resize_with_alpha
 from serve_app.resample import resize
 
 SIDES = st.integers(1, 40)
@@ -113,3 +113,27 @@ def test_same_size_keeps_what_is_visible():
     scaled, scaled_alpha = resize_with_alpha(colour, alpha, 32, 32)
     np.testing.assert_array_equal(scaled_alpha, alpha)
     np.testing.assert_allclose(scaled[alpha > 0.02], colour[alpha > 0.02], atol=1e-6)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (257, 21), (700, 9)])
+def test_levels_are_filled_in_bands_as_in_one_piece(monkeypatch, height, width):
+    rng = np.random.default_rng(height)
+    colour = rng.integers(40, 200, (height, width, 3), dtype=np.uint8)
+    alpha = np.where(rng.random((height, width)) < 0.3, 255, 0).astype(np.uint8)
+    alpha[0, 0] = 255
+    colour[alpha == 0] = 255  # a mark that may not survive
+    banded, whole = colour.copy(), colour.copy()
+    fill_levels(banded, alpha)
+    monkeypatch.setattr("serve_app.imaging.alpha._BAND", 1024)
+    fill_levels(whole, alpha)
+    np.testing.assert_array_equal(banded[alpha > 0], colour[alpha > 0])
+    np.testing.assert_allclose(banded.astype(int), whole.astype(int), atol=1)
+    assert not (banded[alpha == 0] == 255).all(axis=-1).any()
+
+
+@pytest.mark.parametrize("level", [0, 255])
+def test_levels_of_which_all_or_none_show_are_left_alone(level):
+    colour = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    filled = colour.copy()
+    fill_levels(filled, np.full((4, 4), level, np.uint8))
+    np.testing.assert_array_equal(filled, colour)

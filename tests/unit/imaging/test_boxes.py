@@ -5,7 +5,8 @@ import struct
 import pytest
 
 from serve_app.imaging.boxes import read_boxes
-from serve_app.imaging.directories import NotRead
+from serve_app.imaging.containers import NotRead
+from serve_app.imaging.spaces import of_codes
 
 
 def box(kind, content=b"", full=False):
@@ -49,6 +50,26 @@ def test_a_clean_aperture_crops():
 def test_what_another_item_claims_is_judged_too():
     facts = read_boxes(file([ispe(30, 20), ispe(60000, 60000)], [1]))
     assert facts.height * facts.width == 60000**2
+
+
+def nclx(primaries, transfer):
+    return box(b"colr", b"nclx" + struct.pack(">HHHB", primaries, transfer, 6, 128))
+
+
+def test_colours_by_numbers_unless_there_is_a_profile():
+    assert read_boxes(file([ispe(30, 20)], [1])).space is None
+    assert read_boxes(file([ispe(30, 20), nclx(12, 13)], [1, 2])).space == of_codes(12, 13)
+    assert read_boxes(file([ispe(30, 20), nclx(12, 13)], [1])).space is None
+    both = [ispe(30, 20), nclx(12, 13), box(b"colr", b"prof" + bytes(128))]
+    assert read_boxes(file(both, [1, 2, 3])).space is None
+
+
+def test_premultiplied_is_what_refers_so():
+    refers = box(b"iref", box(b"prem", struct.pack(">HHH", 1, 1, 2)), full=True)
+    data = file([ispe(30, 20)], [1])
+    with_it = data[:16] + box(b"meta", data[24:] + refers)  # its last box
+    assert read_boxes(with_it).weighed
+    assert not read_boxes(data).weighed
 
 
 @pytest.mark.parametrize("transfer", [16, 18])

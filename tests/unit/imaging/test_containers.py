@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serve_app.imaging.containers import SourceFormat, read_jpeg, read_png, recognise
+from serve_app.imaging.containers import (
+    SourceFormat,
+    orientation_of,
+    read_jpeg,
+    read_png,
+    recognise,
+)
 from serve_app.imaging.inspect import READERS
 from tests.unit.imaging.pictures import chunk, exif, png, saved, smooth
 
@@ -42,6 +48,29 @@ def test_bent_and_cut_files_raise_only_what_is_promised(kind, place, value, end)
     assert 1 <= facts.orientation <= 8
     assert facts.height >= 0
     assert facts.width >= 0
+
+
+def test_an_avif_may_call_itself_any_picture():
+    data = WHOLE[SourceFormat.AVIF]
+    assert b"avif" in data[16:32]
+    assert recognise(data[:8] + b"mif1" + data[12:]) is SourceFormat.AVIF
+    heic = WHOLE[SourceFormat.HEIC]
+    assert recognise(heic[:8] + b"mif1" + heic[12:]) is SourceFormat.HEIC
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_an_orientation_may_be_a_long(order):
+    mark = b"II*\0" if order == "<" else b"MM\0*"
+    block = mark + struct.pack(order + "IHHHII", 8, 1, 0x0112, 4, 1, 6) + bytes(4)
+    assert orientation_of(block) == 6
+
+
+def test_of_two_blocks_of_exif_the_first_counts():
+    data = saved(smooth(40, 60), "JPEG", exif=b"Exif\0\0" + exif(3))
+    second = b"Exif\0\0" + exif(6)
+    at = data.index(b"\xff\xdb")
+    block = b"\xff\xe1" + struct.pack(">H", len(second) + 2) + second
+    assert read_jpeg(data[:at] + block + data[at:]).orientation == 3
 
 
 def test_bits_of_a_sample():

@@ -4,7 +4,8 @@ import struct
 
 import pytest
 
-from serve_app.imaging.directories import NotRead, read_tiff
+from serve_app.imaging.containers import NotRead
+from serve_app.imaging.directories import read_tiff
 
 GRAY = {0x100: 30, 0x101: 20, 0x102: 8, 0x106: 1, 0x115: 1}
 
@@ -34,6 +35,28 @@ def test_only_what_is_declared_alpha_is_alpha(kind, has_alpha):
 def test_kinds_that_are_not_read(change):
     with pytest.raises(NotRead, match="TIFF"):
         read_tiff(directory({**GRAY, **change}))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({0x103: 50000}, "compression 50000"),
+        ({0x103: 6}, "compression 6"),
+        ({0x106: 6, 0x115: 3}, "luma and chroma"),
+        ({0x106: 6, 0x115: 3, 0x103: 7, 0x11C: 2}, "luma and chroma"),
+        ({0x106: 5, 0x115: 4, 0x14C: 2}, "inks"),
+        ({0x115: 3}, "one colour and 2 more samples"),
+        ({0x102: 4, 0x106: 2, 0x115: 3}, "3 samples of 4 bits"),
+        ({0x106: 2, 0x115: 3, 0x11C: 2, 0x142: 16}, "planes in tiles"),
+    ],
+)
+def test_what_the_decoder_would_show_in_wrong_colours_or_not_at_all(change, named):
+    with pytest.raises(NotRead, match=named):
+        read_tiff(directory({**GRAY, **change}))
+
+
+def test_luma_and_chroma_within_jpeg_are_read():
+    assert read_tiff(directory({**GRAY, 0x106: 6, 0x115: 3, 0x103: 7})).width == 30
 
 
 def test_too_few_samples_for_the_colours():

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from io import BytesIO
 from pathlib import Path
 
@@ -335,4 +337,24 @@ def test_missing_and_surplus_rows_are_mistakes(tmp_path: Path):
     encoder.write(smooth(39), None)
     with pytest.raises(ValueError, match="1 rows are missing"):
         encoder.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_leaves_no_file(tmp_path):
+    script = (
+        "import resource, signal, sys; from pathlib import Path; import numpy as np\n"
+        "from serve_app.imaging.encode import Encoder\n"
+        "from tests.unit.imaging.results import look\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))\n"
+        "pixels = np.random.default_rng(1).random((400, 300, 3), np.float32)\n"
+        "try:\n"
+        "    with Encoder(Path(sys.argv[1]) / 'r.png', 400, 300, False, look()) as encoder:\n"
+        "        encoder.write(pixels, None)\n"
+        "except OSError as error: print(error.strerror)\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.strip() == "File too large"
     assert list(tmp_path.iterdir()) == []

@@ -5,8 +5,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from serve_app.imaging.ifd import EXIF_TAG, GPS_TAG, UNDEFINED, Value, read_block, write_block
-from serve_app.imaging.metadata import MOST_EXIF_BYTES, carried_exif
+from serve_app.imaging.ifd import (
+    EXIF_TAG,
+    GPS_TAG,
+    LONG,
+    UNDEFINED,
+    Value,
+    numbers,
+    read_block,
+    write_block,
+)
+from serve_app.imaging.metadata import MOST_EXIF_BYTES, carried_exif, exif_of_tiff
 from tests.unit.imaging.results import camera_exif
 
 
@@ -84,3 +93,29 @@ def test_bent_blocks_never_fail(places):
         block[place % len(block)] = value
     found = carried(bytes(block), keep_gps=True)
     assert found is None or read_block(found)[1][0x0112].raw in (b"\1\0", b"\0\1")
+
+
+def test_a_makers_own_tags_do_not_travel():
+    order, directory = read_block(camera_exif())
+    directory[EXIF_TAG] = {**directory[EXIF_TAG], 0xEA1D: Value(UNDEFINED, 6, b"52.31N")}
+    block = carried(write_block(directory, order))
+    assert block is not None
+    assert b"52.31N" not in block
+
+
+@pytest.mark.parametrize("keep_gps", [False, True])
+def test_a_tiffs_own_tags_are_gathered(keep_gps):
+    order, directory = read_block(camera_exif())
+    directory |= {0x830E: Value(UNDEFINED, 6, b"52.31N"), 0x0111: numbers(order, LONG, 8)}
+    gathered = exif_of_tiff(write_block(directory, order) + b"pixels")
+    exif = read(carried(gathered, keep_gps))
+    assert exif[0x010F] == "Cam"
+    assert exif.get_ifd(EXIF_TAG)[0x9003] == "2020:01:01 00:00:00"
+    assert (GPS_TAG in exif) is keep_gps
+    assert gathered is not None
+    assert b"52.31N" not in gathered
+
+
+@pytest.mark.parametrize("data", [b"", b"II+\0" + b"\0" * 20, b"II*\0\xff\xff\xff\xff"])
+def test_a_tiff_that_makes_no_sense_has_none(data):
+    assert exif_of_tiff(data) is None

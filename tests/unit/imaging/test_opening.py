@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from io import BytesIO
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 
 from serve_app.errors import BrokenImage, TooLarge, UnsupportedImage
 from serve_app.imaging.codec import decode
+from serve_app.imaging.spaces import of_codes, profile
 from serve_app.settings import ImageLimits
 from tests.unit.imaging.pictures import exif, levels, noisy, saved, smooth
 
@@ -156,6 +158,76 @@ def test_a_gif_shows_its_first_frame():
     picture = decode(saved(first, "GIF", save_all=True, append_images=[second] * 50), LIMITS)
     np.testing.assert_array_equal(levels(picture.colour)[3, 3], [250, 0, 0])
     assert picture.colour.shape == (6, 8, 3)
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "HEIF"])
+def test_gray_stays_gray(kind):
+    gray = smooth().convert("L")
+    picture = decode(saved(gray, kind, quality=95), LIMITS)
+    assert picture.traits.gray
+    assert np.abs(levels(picture.colour[..., 1]) - np.asarray(gray).astype(int)).max() <= 4
+
+
+def test_three_equal_channels_stay_three_where_a_profile_speaks_of_three():
+    icc = profile(of_codes(12, 13), gray=False)
+    picture = decode(saved(smooth().convert("L"), "AVIF", icc_profile=icc), LIMITS)
+    assert picture.traits.icc == icc
+
+
+def gif(screen, frame, transparent=None):
+    """A frame of colour 1, green, at (left, top, width, height) of a screen (width, height)."""
+    left, top, width, height = frame
+    codes = sum((4 | 1 << 3) << 6 * at for at in range(width * height)) | 5 << 6 * width * height
+    data = codes.to_bytes((6 * width * height + 3 + 7) // 8, "little")
+    control = b"" if transparent is None else bytes([0x21, 0xF9, 4, 1, 0, 0, transparent, 0])
+    return (
+        b"GIF89a"
+        + struct.pack("<HHBBB", *screen, 0x81, 0, 0)
+        + bytes([255, 0, 0, 0, 255, 0, 0, 0, 255, 9, 9, 9])
+        + b"\x21\xfe\x03abc\0"
+        + control
+        + b","
+        + struct.pack("<HHHHB", left, top, width, height, 0)
+        + bytes([2, len(data)])
+        + data
+        + b"\0;"
+    )
+
+
+@pytest.mark.parametrize("transparent", [None, 2])
+def test_what_a_gifs_first_frame_does_not_cover_is_transparent(transparent):
+    picture = decode(gif((6, 5), (2, 1, 3, 2), transparent), LIMITS)
+    covered = np.zeros((5, 6), bool)
+    covered[1:3, 2:5] = True
+    np.testing.assert_array_equal(picture.alpha, covered * 65535)
+    assert (picture.colour[covered] == [0, 65535, 0]).all()
+
+
+def test_a_gif_that_covers_all_has_no_transparency():
+    assert decode(gif((3, 2), (0, 0, 3, 2)), LIMITS).alpha is None
+
+
+@pytest.mark.parametrize("mode", ["RGBa", "RGBa;16"])
+def test_colour_of_a_heic_is_freed_of_alpha_where_it_is_weighed_by_it(mode):
+    top = 65535 if mode.endswith("16") else 255
+    straight, alpha = np.array([0.9, 0.5, 0.1]) * top, round(top / 2)
+    samples = np.empty((64, 64, 4), np.uint16 if top > 255 else np.uint8)
+    samples[..., :3], samples[..., 3] = np.rint(straight * alpha / top), alpha
+    file = BytesIO()
+    pillow_heif.from_bytes(mode, (64, 64), samples.tobytes()).save(
+        file, quality=-1, chroma=444, matrix_coefficients=0
+    )
+    picture = decode(file.getvalue(), LIMITS)
+    assert np.abs(picture.colour[9, 9] / 65535 * top - straight).max() <= top / 150
+    assert np.abs(picture.alpha / 65535 * top - alpha).max() <= top / 1000
+
+
+def test_luma_and_chroma_of_a_tiff_are_not_taken_for_colour():
+    with pytest.raises(UnsupportedImage, match="luma and chroma"):
+        decode(saved(smooth().convert("YCbCr"), "TIFF"), LIMITS)
+    data = saved(smooth(), "TIFF", compression="jpeg", quality=95)
+    seen = np.asarray(Image.open(BytesIO(data)).convert("RGB")).astype(int)
+    assert np.abs(levels(decode(data, LIMITS).colour) - seen).max() <= 3
 
 
 def test_inks_without_a_profile_are_paper_times_light():

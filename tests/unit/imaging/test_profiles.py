@@ -67,3 +67,23 @@ def test_a_profile_that_is_too_large_is_refused(monkeypatch):
     monkeypatch.setattr(profiles, "MOST_PROFILE_BYTES", 100)
     with pytest.raises(ValueError, match="too large"):
         Conversion(p3(), gray=False)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (12, b"link"),
+        (16, b"CMYK"),
+        (20, b"RGB "),
+        (36, b"none"),
+        (128, b"\xff" * 4),
+        (136, b"\xff" * 4),
+    ],
+    ids=["class", "space", "connection", "signature", "count", "offset"],
+)
+def test_a_profile_is_judged_before_a_library_sees_it(place, value, monkeypatch):
+    icc = bytearray(p3())
+    icc[place : place + 4] = value
+    monkeypatch.setattr(Conversion, "_through", None)
+    with pytest.raises(ValueError, match="profile"):
+        Conversion(bytes(icc), gray=False)

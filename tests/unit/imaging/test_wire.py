@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import socket
 
 import numpy as np
@@ -56,6 +57,11 @@ def test_a_picture_comes_over_whole(memory, with_alpha):
         {"blocks": [1 << 40, None, None]},
         {"blocks": [-1, None, None]},
         {"blocks": "?"},
+        {"blocks": []},
+        {"blocks": [None, None]},
+        {"size": [float("inf"), 1]},
+        {"size": [3.0, 5]},
+        {"size": ["3", "5"]},
     ],
 )
 def test_a_lie_is_a_value_error(memory, lie):
@@ -88,7 +94,29 @@ def test_messages_cross_a_socket_with_their_memory():
         memory.close()
 
 
-@pytest.mark.parametrize("said", [b"[]\n", b"{\n", b"\xff\n", b"x" * 70000])
+def test_an_error_of_other_things_than_words_is_a_value_error(memory):
+    for facts in ({"field": []}, {"allowed": 3}, {"detail": None}):
+        with pytest.raises(ValueError):
+            read_answer({"error": "too-large", "detail": "x", **facts}, memory, 1)
+
+
+def test_memory_grows_and_is_never_made_smaller(memory):
+    memory.append(b"1234")
+    os.ftruncate(memory.descriptor, 8192)
+    with pytest.raises(PermissionError):
+        os.ftruncate(memory.descriptor, 2)
+    assert memory.whole() == b"1234".ljust(8192, b"\0")
+
+
+def test_a_message_is_waited_for_as_a_whole():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall(b'{"a": ')
+        with pytest.raises(TimeoutError):
+            receive(theirs, within_s=0.05)
+
+
+@pytest.mark.parametrize("said", [b"[]\n", b"{\n", b"\xff\n", b"x" * 70000, b"[" * 60000 + b"\n"])
 def test_what_is_no_message(said):
     ours, theirs = socket.socketpair()
     with ours, theirs:

@@ -1,17 +1,23 @@
 from __future__ import annotations
 
+import gc
+import logging
 import os
+import resource
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 
-from serve_app.errors import BrokenImage, InvalidParameter, TooLarge, UnsupportedImage
+from serve_app.errors import BrokenImage, Busy, InvalidParameter, TooLarge, UnsupportedImage
+from serve_app.imaging import worker as worker_module
 from serve_app.imaging.codec import decode
-from serve_app.imaging.worker import DecodeWorker, decode_contained
+from serve_app.imaging.worker import DecodeWorker, DecodeWorkers, decode_contained
 from serve_app.settings import ImageLimits
 from tests.unit.imaging.pictures import exif, noisy, png, saved, smooth
 
@@ -22,8 +28,9 @@ _CHILD = """
 import ctypes, os, socket, sys, time
 line = socket.socket(fileno=int(sys.argv[1]))
 line.sendall(b'{"ready": true}\\n')
-socket.recv_fds(line, 65536, 2)
+_, memories, _, _ = socket.recv_fds(line, 65536, 2)
 """
+_TOLD = '{"size": [48, 64], "alpha": false, "gray": false, "bit_depth": 8, "blocks": [null, null, null]}'
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +100,11 @@ def test_errors_arrive_whole(worker, data, kind):
     same(worker.decode(SMALL, LIMITS), decode(SMALL, LIMITS))
 
 
+def _saying(true, lie):
+    answer = _TOLD.replace(true, lie)
+    return f"os.ftruncate(memories[1], 99999); line.sendall(b'{answer}\\n')"
+
+
 @pytest.mark.parametrize(
     "does",
     [
@@ -105,8 +117,17 @@ def test_errors_arrive_whole(worker, data, kind):
         'line.sendall(b\'{"size": [48, 64], "alpha": false, "gray": false, "bit_depth": 8, "blocks": []}\\n\')',
         'line.sendall(b\'{"size": [1, 9], "alpha": false, "gray": false, "bit_depth": 8, "blocks": []}\\n\')',
         "line.sendall(b'x' * 100000)",
+        "line.sendall(b'[' * 60000 + b'\\n')",
+        _saying("[48, 64]", "[Infinity, 1]"),
+        _saying("[48, 64]", "[64, 48]"),
+        _saying("[48, 64]", "[true, 3072]"),
+        _saying("[null, null, null]", "[null, null, null, null]"),
+        'line.sendall(b\'{"error": "too-large", "detail": "", "field": {}}\\n\')',
     ],
-    ids=["abort", "segfault", "exit", "no json", "list", "empty", "no memory", "size", "endless"],
+    ids=[
+        *("abort", "segfault", "exit", "no json", "list", "empty", "no memory", "size", "endless"),
+        *("deep", "infinite", "turned", "no number", "four blocks", "no error"),
+    ],
 )
 def test_a_decoder_that_dies_or_lies_costs_one_answer(does):
     worker = evil(does)
@@ -121,6 +142,121 @@ def test_a_decoder_that_never_ends_is_killed():
     with pytest.raises(TooLarge, match=r"longer than the limit of 0\.2 s"):
         worker.decode(SMALL, ImageLimits(decode_timeout_s=0.2))
     assert worker.pid is None
+
+
+def test_an_answer_that_drips_ends_with_the_whole_time():
+    """Each byte comes well within the limit; all of them would take 40 s."""
+    worker = evil("[(line.sendall(b' '), time.sleep(0.1)) for _ in range(400)]")
+    with pytest.raises(TooLarge, match=r"longer than the limit of 0\.3 s"):
+        worker.decode(SMALL, ImageLimits(decode_timeout_s=0.3))
+    assert worker.pid is None
+
+
+def test_a_child_cannot_take_the_picture_away_again():
+    """To read memory that was mapped and then cut off would end this process by a signal."""
+    say = f"os.ftruncate(memories[1], 99999); line.sendall(b'{_TOLD}\\n')"
+    cut = (
+        "try: os.ftruncate(memories[1], 0)\n"
+        "except PermissionError: os.pwrite(memories[1], b'\\1', 0)\n"
+        "time.sleep(1000)"
+    )
+    worker = evil(f"{say}\n{cut}")
+    picture = worker.decode(SMALL, LIMITS)
+    while picture.colour[0, 0, 0] == 0:
+        time.sleep(0.01)
+    assert picture.colour.sum() == 1
+    worker.close()
+
+
+def test_the_child_has_little_to_lose(worker, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "serve_app.imaging.worker")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hidden")
+    worker.close()
+    worker.decode(SMALL, LIMITS)
+    child = psutil.Process(worker.pid)
+    assert not {"AWS_SECRET_ACCESS_KEY", "HOME"} & set(child.environ())
+    most = LIMITS.decode_memory_bytes
+    for kind, limit in (
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_AS, most),
+        (resource.RLIMIT_FSIZE, most),
+        (resource.RLIMIT_NOFILE, 64),
+    ):
+        assert child.rlimit(kind) == (limit, limit)
+    assert child.num_fds() <= 4  # nothing of the parent's but the line
+    (record,) = (record for record in caplog.records if record.message == "decoder_started")
+    confined = vars(record)["confined"]
+    assert ("Seccomp:\t2" in Path(f"/proc/{child.pid}/status").read_text()) == confined
+    assert Path(f"/proc/{child.pid}/oom_score_adj").read_text() == "1000\n"
+
+
+def test_no_process_can_be_had():
+    worker = DecodeWorker(["/no/such/program"])
+    before = psutil.Process().num_fds()
+    for _ in range(3):
+        with pytest.raises(Busy) as caught:
+            worker.decode(SMALL, LIMITS)
+    assert caught.value.retry_after_s == 5
+    worker.close()
+    assert psutil.Process().num_fds() == before
+
+
+def test_one_file_that_takes_its_time_holds_up_nobody_else(monkeypatch):
+    slow, quick = evil("time.sleep(1000)"), DecodeWorker()
+    workers = DecodeWorkers([quick, slow])
+    monkeypatch.setattr(worker_module, "_workers", workers)
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(decode_contained, SMALL, ImageLimits(decode_timeout_s=20))
+        while slow.pid is None:
+            time.sleep(0.01)
+        same(decode_contained(SMALL, LIMITS), decode(SMALL, LIMITS))
+        assert not first.done()
+        psutil.Process(slow.pid).kill()
+        assert isinstance(first.exception(), BrokenImage)
+    workers.close()
+
+
+def test_who_finds_no_free_decoder_in_time_is_told_to_come_again(monkeypatch):
+    monkeypatch.setattr(worker_module, "_workers", DecodeWorkers([]))
+    with pytest.raises(Busy) as caught:
+        decode_contained(SMALL, ImageLimits(decode_timeout_s=0.01))
+    assert caught.value.retry_after_s
+    with pytest.raises(UnsupportedImage):  # judged before it waits
+        decode_contained(b"no picture", LIMITS)
+
+
+def mapped():
+    """Pictures that this process still holds, of this test and of others."""
+    gc.collect()
+    return Path("/proc/self/maps").read_text().count("memfd:picture")
+
+
+def test_much_trouble_in_many_threads_leaves_nothing_behind():
+    worker, limits = DecodeWorker(), ImageLimits(decode_memory_bytes=2**29)
+    hasty = limits.model_copy(update={"decode_timeout_s": 0.001})
+    slow = saved(noisy(1500, 1500), "PNG")
+    worker.decode(SMALL, limits)
+    here = psutil.Process()
+    before = here.num_fds(), len(here.children(recursive=True)), mapped()
+
+    def one(turn):
+        try:
+            if turn % 10 == 0:
+                worker.decode(slow, hasty)
+            elif turn % 10 == 5:
+                worker.decode(SMALL[:300], limits)
+            else:
+                return worker.decode(SMALL, limits).colour.shape
+        except (BrokenImage, TooLarge) as error:
+            return type(error)
+
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(one, range(40)))
+    assert found.count(TooLarge) == found.count(BrokenImage) == 4
+    assert found.count((48, 64, 3)) == 32
+    worker.decode(SMALL, limits)
+    assert (here.num_fds(), len(here.children(recursive=True)), mapped()) == before
+    worker.close()
 
 
 def test_memory_is_bounded_and_the_next_picture_is_served():

@@ -139,3 +139,33 @@ def test_properties_as_attributes_are_read():
 )
 def test_other_files_have_none(data):
     assert read_properties(data) == {}
+
+
+PLACES = (
+    '<d:City xmlns:d="http://ns.adobe.com/photoshop/1.0/">52.31N</d:City>',
+    '<rdf:Description xmlns:odd="http://ns.adobe.com/exif/1.0/" odd:GPSPosition="52.31N"/>',
+    '<e:LocationCreated xmlns:e="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"><rdf:Bag>'
+    '<rdf:li e:Sublocation="52.31N"/></rdf:Bag></e:LocationCreated>',
+    '<rdf:Description xmlns:j="http://www.dji.com/drone-dji/1.0/" j:GpsLatitude="52.31N"/>',
+    '<c:CountryCode xmlns:c="http://iptc.org/std/Iptc4xmpCore/1.0/xmlns/">52.31N</c:CountryCode>',
+)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("keep_gps", [False, True])
+def test_a_place_in_any_form(place, keep_gps):
+    data = packet(f"{OPEN}<rdf:Description>{place}</rdf:Description>{CLOSE}".encode(), keep_gps)
+    assert (b"52.31N" in data) is keep_gps
+
+
+@pytest.mark.parametrize(
+    "stale",
+    [
+        "<!-- 52.31N -->",
+        "<?note 52.31N?>",
+        '<g:Data xmlns:g="http://ns.google.com/photos/1.0/image/">52.31N</g:Data>',
+    ],
+)
+def test_remarks_and_pictures_beside_it_do_not_travel(stale):
+    source = f"{OPEN}<rdf:Description>{stale}</rdf:Description>{CLOSE}".encode()
+    assert b"52.31N" not in packet(source, keep_gps=True)

@@ -219,3 +219,16 @@ def test_gray_stays_gray():
     picture = random_picture(1, 20, 20)
     _, _, result = through(png_bytes(picture), params(scale=2))
     assert decoded(result).shape == (40, 40)
+
+
+def test_the_file_can_be_had_in_pieces(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("serve_app.stages.finish._PIECE_BYTES", 100)
+    asked = params(scale=2)
+    plan, source, tiles = prepared(png_bytes(random_picture(1, 12, 20, 3)), asked)
+    whole = finished(plan, asked, source, tiles)
+    with Finish(plan, asked, MODEL, source) as finish:
+        finish.add(tiles)
+        assert finish.close() == whole.report
+        pieces = list(finish.pieces())
+    assert {len(piece) for piece in pieces[:-1]} == {100}
+    assert b"".join(pieces) == whole.image
