@@ -59,7 +59,7 @@ def with_own_seed(task: TileTask, _: TileInputs) -> TileTask:
 
 ARMS = (
     Arm("Tessera"),
-    Arm("overlap of 32 px", {"overlap_px": 32}),
+    Arm("tiles of 272 px, overlap of 16 px", {"tile_px": 272, "overlap_px": 16}),
     Arm("overlap, own noise for each tile", change=with_own_seed),
     Arm("no overlap", {"tile_px": SIDE_PX // 2, "overlap_px": 0}),
     Arm(
