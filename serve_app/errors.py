@@ -5,11 +5,19 @@
     │   ├── InvalidParameter    a parameter is unknown, out of range, or not taken by the model
     │   ├── UnsupportedImage    the bytes are not a picture of a format that we read
     │   ├── BrokenImage         a picture of a known format that does not decode
-    │   └── TooLarge            over a limit on bytes or pixels
+    │   ├── TooLarge            over a limit on bytes or pixels
+    │   ├── NotFound            no such job, item or delivery of this tenant
+    │   ├── WrongState          a job or an item is not where it would have to be for this
+    │   ├── IdempotencyConflict one key for two different jobs
+    │   └── QuotaExceeded       the tenant has too much unfinished
     ├── Busy                    nothing was started; try again after a while
     ├── DeadlineExceeded        accepted, but not finished within the request's time
     ├── TileFailed              a tile could not be computed
     │   └── GarbageTile         it was computed, and shows nothing of its source
+    ├── BlobFailed              a file that was kept cannot be used
+    │   ├── BlobMissing         it is not there
+    │   └── BlobCorrupt         it is not what was written
+    ├── LeaseLost               a runner wrote about an item that is somebody else's now
     ├── ReplicaLost             the process that held the work died; the same work may be sent again
     └── ConfigurationError      a setting or a model folder that cannot be used; raised at start
 
@@ -93,6 +101,34 @@ class TooLarge(RequestError):
     title = "Too large"
 
 
+class NotFound(RequestError):
+    """There is no such job, item or delivery, or it is another tenant's."""
+
+    code = "not-found"
+    title = "Not found"
+
+
+class WrongState(RequestError):
+    """A job or an item is not in a state in which this can be done."""
+
+    code = "wrong-state"
+    title = "Wrong state"
+
+
+class IdempotencyConflict(RequestError):
+    """One `Idempotency-Key` was used for two different jobs."""
+
+    code = "idempotency-conflict"
+    title = "Idempotency conflict"
+
+
+class QuotaExceeded(RequestError):
+    """The tenant has as much unfinished as it may; `allowed` says what is left."""
+
+    code = "quota-exceeded"
+    title = "Quota exceeded"
+
+
 class Busy(TesseraError):
     """Nothing was started, since all places are taken; `retry_after_s` says when to try again."""
 
@@ -119,6 +155,34 @@ class GarbageTile(TileFailed):
 
     code = "garbage-tile"
     title = "Garbage tile"
+
+
+class BlobFailed(TesseraError):
+    """A file that was kept cannot be used."""
+
+    code = "blob-failed"
+    title = "Stored file failed"
+
+
+class BlobMissing(BlobFailed):
+    """A file that was kept is not there."""
+
+    code = "blob-missing"
+    title = "Stored file missing"
+
+
+class BlobCorrupt(BlobFailed):
+    """A file that was kept is not what was written."""
+
+    code = "blob-corrupt"
+    title = "Stored file corrupt"
+
+
+class LeaseLost(TesseraError):
+    """A runner wrote about an item whose lease has passed on; what it wrote was refused."""
+
+    code = "lease-lost"
+    title = "Lease lost"
 
 
 class ReplicaLost(TesseraError):

@@ -18,6 +18,7 @@ from serve_app.settings.deployments import Autoscaling, DeploymentSettings
 from serve_app.settings.engine import EngineSettings
 from serve_app.settings.group import Group
 from serve_app.settings.images import ImageLimits
+from serve_app.settings.jobs import JobSettings
 from serve_app.settings.model import ModelSettings, PromptSettings, named_model
 from serve_app.settings.requests import RequestSettings
 
@@ -27,6 +28,7 @@ __all__ = [
     "EngineSettings",
     "FetchSettings",
     "ImageLimits",
+    "JobSettings",
     "ModelSettings",
     "PromptSettings",
     "RequestSettings",
@@ -43,6 +45,7 @@ class Settings(Group):
     fetch: FetchSettings = FetchSettings()
     requests: RequestSettings = RequestSettings()
     engine: EngineSettings = EngineSettings()
+    jobs: JobSettings = JobSettings()
     deployments: DeploymentSettings = DeploymentSettings()
 
     @classmethod

@@ -29,6 +29,10 @@ def test_the_callers_errors_stand_on_one_branch() -> None:
         "UnsupportedImage",
         "BrokenImage",
         "TooLarge",
+        "NotFound",
+        "WrongState",
+        "IdempotencyConflict",
+        "QuotaExceeded",
     }
 
 

@@ -1,0 +1,184 @@
+"""Bytes that outlive their makers: sources, tiles, previews and results, named by what they are.
+
+A blob's name is the SHA-256 of its bytes, so writing it twice is writing it once, and reading it proves it.
+Behind stands fsspec: a local folder, or a bucket. This module refuses to know what the bytes mean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import tempfile
+import uuid
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from serve_app.errors import BlobCorrupt, BlobMissing, ConfigurationError
+
+_CHUNK_BYTES = 2**20
+_SPOOLED_BYTES = 8 * 2**20  # what is larger waits on the disk for its name
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A kept blob: its name, and how long it is."""
+
+    name: str
+    size_bytes: int
+
+
+class Blobs:
+    """A store of blobs.
+
+    Args:
+        url: A folder (`file:///srv/tessera`) or a bucket (`s3://bucket/prefix`).
+        options: For fsspec's file system: endpoints, keys.
+
+    Raises:
+        ConfigurationError: if fsspec knows no such file system.
+    """
+
+    def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
+        try:
+            self._files, self._root = fsspec.core.url_to_fs(url, **dict(options or {}))
+        except (ValueError, ImportError) as error:
+            raise ConfigurationError(f"jobs.blobs_url: {error}", field="jobs.blobs_url") from None
+        self._local = isinstance(self._files, LocalFileSystem)
+
+    async def put(self, data: bytes | AsyncIterator[bytes]) -> Blob:
+        """Keeps bytes; what is kept already is not written again.
+
+        Args:
+            data: All of them, or chunks in order.
+        """
+        if isinstance(data, bytes):
+            return await asyncio.to_thread(self._keep_bytes, data)
+        with tempfile.SpooledTemporaryFile(_SPOOLED_BYTES) as spool:
+            digest = hashlib.sha256()
+            async for chunk in data:
+                digest.update(chunk)
+                await asyncio.to_thread(spool.write, chunk)
+            size = spool.tell()
+            spool.seek(0)
+            name = digest.hexdigest()
+            await asyncio.to_thread(self._write, name, spool)
+        return Blob(name, size)
+
+    async def get(self, name: str) -> bytes:
+        """Reads a blob whole.
+
+        Raises:
+            BlobMissing: it is not there.
+            BlobCorrupt: it is not what was written.
+        """
+        data = await asyncio.to_thread(self._read, name)
+        if hashlib.sha256(data).hexdigest() != name:
+            raise BlobCorrupt(f"the blob {name} is not what was written")
+        return data
+
+    async def stream(self, name: str) -> AsyncIterator[bytes]:
+        """Reads a blob in chunks; that it is what was written is known at its end. Raises as `get`."""
+        digest = hashlib.sha256()
+        file = await asyncio.to_thread(self._open, name)
+        try:
+            while chunk := await asyncio.to_thread(file.read, _CHUNK_BYTES):
+                digest.update(chunk)
+                yield chunk
+        finally:
+            await asyncio.to_thread(file.close)
+        if digest.hexdigest() != name:
+            raise BlobCorrupt(f"the blob {name} is not what was written")
+
+    async def exists(self, name: str) -> bool:
+        """Whether a blob is there."""
+        return bool(await asyncio.to_thread(self._files.exists, self._path(name)))
+
+    async def delete(self, name: str) -> None:
+        """Removes a blob; one that is not there is gone already."""
+        await asyncio.to_thread(self._delete, name)
+
+    async def names(self) -> AsyncIterator[tuple[str, float]]:
+        """All blobs, each with the time it was written, s since 1970; folder by folder."""
+        for folder in range(256):
+            for found in await asyncio.to_thread(self._folder, f"{folder:02x}"):
+                yield found
+
+    def _keep_bytes(self, data: bytes) -> Blob:
+        name = hashlib.sha256(data).hexdigest()
+        with tempfile.SpooledTemporaryFile(len(data) + 1) as spool:
+            spool.write(data)
+            spool.seek(0)
+            self._write(name, spool)
+        return Blob(name, len(data))
+
+    def _write(self, name: str, source: IO[bytes]) -> None:
+        path = self._path(name)
+        if self._files.exists(path):
+            return
+        if not self._local:  # an object appears whole, at its last part
+            with self._files.open(path, "wb") as target:
+                _copy(source, target)
+            return
+        final = Path(path)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        partial = final.with_name(f".{name}.{uuid.uuid4().hex}")
+        try:
+            with partial.open("wb") as target:
+                _copy(source, target)
+                target.flush()
+                _sync(target.fileno())
+            partial.replace(final)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def _read(self, name: str) -> bytes:
+        with self._open(name) as file:
+            found: bytes = file.read()
+        return found
+
+    def _open(self, name: str) -> Any:
+        try:
+            return self._files.open(self._path(name), "rb")
+        except FileNotFoundError:
+            raise BlobMissing(f"the blob {name} is not there") from None
+
+    def _delete(self, name: str) -> None:
+        try:
+            self._files.rm_file(self._path(name))
+        except FileNotFoundError:
+            return
+
+    def _folder(self, start: str) -> list[tuple[str, float]]:
+        try:
+            listed = self._files.find(f"{self._root}/blobs/{start}", detail=True)
+        except FileNotFoundError:
+            return []
+        return list(_entries(listed))
+
+    def _path(self, name: str) -> str:
+        if len(name) != 64 or not set(name) <= set("0123456789abcdef"):
+            raise BlobMissing(f"{name!r} is no blob's name")
+        return f"{self._root}/blobs/{name[:2]}/{name[2:4]}/{name}"
+
+
+def _entries(listed: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    for path, facts in listed.items():
+        when = facts.get("mtime") or facts.get("LastModified") or 0.0
+        seconds = when.timestamp() if hasattr(when, "timestamp") else float(when)
+        yield path.rsplit("/", 1)[-1], seconds
+
+
+def _copy(source: IO[bytes], target: Any) -> None:
+    while chunk := source.read(_CHUNK_BYTES):
+        target.write(chunk)
+
+
+def _sync(descriptor: int) -> None:
+    """A file's name must not outlive a power cut that its bytes did not."""
+    os.fsync(descriptor)
