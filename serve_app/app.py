@@ -13,6 +13,7 @@ import socket
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from ray.serve.config import RequestRouterConfig
 from serve_app.contracts import ModelInfo
 from serve_app.deployments.denoiser import Denoiser
 from serve_app.deployments.gateway import Gateway
+from serve_app.deployments.jobrunner import JobRunner
 from serve_app.deployments.postprocess import Postprocess
 from serve_app.deployments.preprocess import Preprocess
 from serve_app.deployments.prompts import PromptEncoder
@@ -39,12 +41,14 @@ _GATEWAY_ONGOING = (
     1000  # far above `pictures_at_once`, so that a full gateway still answers, with 429
 )
 _CPU_STAGE_ONGOING = 4
+_HAND_BACK_S = 10  # a runner told to stop has its leases to hand back, and nothing to finish
+_LOOP_CHECK_S = 3  # a runner whose loop has ended is replaced after three checks
 OBJECT_STORE_BYTES = 512 * 2**20  # tiles of a 50-MP result; what is more waits on the disk
 _HEALTH_TIMEOUT_S = 60  # the probe waits for the step that runs; loading an adapter is the longest
 
 
 def build_app(args: Settings) -> Application:
-    """Builds the graph: Gateway -> Preprocess, PromptEncoder, Denoiser, Postprocess.
+    """Builds the graph: Gateway and JobRunner -> Preprocess, PromptEncoder, Denoiser, Postprocess.
 
     Args:
         args: The application's settings; Ray Serve parses them from the `args` of a config file.
@@ -58,6 +62,7 @@ def build_app(args: Settings) -> Application:
 
 def compose(args: Settings, model: ModelInfo, denoiser_class: type[Denoiser]) -> Application:
     """Puts the graph together for a model and the class that denoises its tiles."""
+    args = args.model_copy(update={"jobs": args.jobs.below(Path.cwd())})
     size = args.deployments
     preprocess = serve.deployment(
         Preprocess,
@@ -80,13 +85,25 @@ def compose(args: Settings, model: ModelInfo, denoiser_class: type[Denoiser]) ->
         graceful_shutdown_timeout_s=args.requests.timeout_s,  # as long as a request may take
         ray_actor_options={"num_cpus": size.gateway_cpus},
     )
-    return gateway.bind(
+    conducted = (
         args,
         model,
         preprocess.bind(args),
         _prompts(args).bind(args) if model.takes_prompt else None,
         denoiser.bind(args),
         postprocess.bind(),
+    )
+    runner = _runner(args).bind(*conducted) if args.jobs.enabled else None
+    return gateway.bind(*conducted, runner)
+
+
+def _runner(args: Settings) -> Deployment:
+    return serve.deployment(
+        JobRunner,
+        num_replicas=args.jobs.runner_replicas,
+        graceful_shutdown_timeout_s=_HAND_BACK_S,
+        health_check_period_s=_LOOP_CHECK_S,
+        ray_actor_options={"num_cpus": args.jobs.runner_cpus},
     )
 
 
@@ -107,6 +124,7 @@ def _prompts(args: Settings) -> Deployment:
 def denoiser_options(args: Settings) -> dict[str, Any]:
     """What Ray Serve must know of the denoisers; it follows from the engine's batch and queue."""
     engine, size = args.engine, args.deployments
+    pictures = max(args.requests.pictures_at_once, args.jobs.items_at_once)
     scale: dict[str, Any] = {"num_replicas": size.denoiser_replicas}
     if auto := size.denoiser_autoscaling:
         scale = {
@@ -125,8 +143,8 @@ def denoiser_options(args: Settings) -> dict[str, Any]:
     return scale | {
         # all that the engine takes: it decides who runs, and no tile waits where priority counts nothing
         "max_ongoing_requests": 2 * (engine.max_batch + engine.max_waiting),
-        # all that one gateway can send
-        "max_queued_requests": args.requests.pictures_at_once * args.requests.tiles_at_once,
+        # all that one gateway or runner can send
+        "max_queued_requests": pictures * args.requests.tiles_at_once,
         "request_router_config": RequestRouterConfig(request_router_class=FewestFirstRouter),
         "graceful_shutdown_timeout_s": size.drain_s,
         "health_check_timeout_s": _HEALTH_TIMEOUT_S,
@@ -189,9 +207,18 @@ def _serve(application: Application, host: str, port: int) -> int:
         threading.Event().wait()
     except KeyboardInterrupt:
         print("tessera: stopping", flush=True)
+        _hand_back()
     finally:
         ray.shutdown()  # the cluster is this process's own, so it takes Serve with it
     return 0
+
+
+def _hand_back() -> None:
+    """Jobs go on at the next start at once, instead of after their leases have run out."""
+    with suppress(Exception):  # not started yet, or in trouble: then leases run out
+        if JobRunner.__name__ in serve.status().applications[APP_NAME].deployments:
+            handle = serve.get_deployment_handle(JobRunner.__name__, APP_NAME)
+            handle.stop.remote().result(timeout_s=_HAND_BACK_S)
 
 
 def _welcome(host: str, port: int, seconds: float) -> str:

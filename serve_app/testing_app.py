@@ -18,15 +18,19 @@ from serve_app.app import compose
 from serve_app.deployments.denoiser import Denoiser
 from serve_app.engine.engine import Engine
 from serve_app.engine.scheduler import Scheduler
-from serve_app.settings import Settings
+from serve_app.settings import JobSettings, Settings
 from serve_app.telemetry import EngineMetrics
 from serve_app.testing import FAKE_MODEL
 from serve_app.testing_engine import RooflineRunner, Turn
 
 
 class PacedSettings(Settings):
-    """Settings with a pace. The tiles that travel are `FAKE_MODEL`'s, whatever they are paced as."""
+    """Settings with a pace. The tiles that travel are `FAKE_MODEL`'s, whatever they are paced as.
 
+    There are no jobs unless the caller says where they are kept.
+    """
+
+    jobs: JobSettings = JobSettings(enabled=False)
     paced_as_px: Literal[512, 768, 1024] = Field(
         1024, description="Side of the tiles whose time a step takes."
     )

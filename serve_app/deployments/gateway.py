@@ -37,6 +37,7 @@ class Gateway:
         prompts: Handle of `PromptEncoder`; None where the model takes no prompts.
         denoiser: Handle of `Denoiser`.
         postprocess: Handle of `Postprocess`.
+        runner: Handle of `JobRunner`, which is never called: it is here to belong to the graph.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Gateway:
         prompts: DeploymentHandle | None,
         denoiser: DeploymentHandle,
         postprocess: DeploymentHandle,
+        runner: DeploymentHandle | None = None,
     ) -> None:
         self._settings = settings
         self._conductor = Conductor(

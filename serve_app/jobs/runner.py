@@ -1,4 +1,4 @@
-"""Runs items: claims them, makes their requests, keeps their tiles and hands in their results.
+"""Runs items: claims them, has each attempted, keeps its leases, and hands back what it cannot end.
 
 A runner owns nothing. It may die at any moment: its leases run out, and whoever takes over finds the tiles
 that were finished. It refuses to know where denoisers are, and how tables look.
@@ -10,9 +10,10 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from serve_app.errors import LeaseLost
-from serve_app.jobs.attempt import Attempt
+from serve_app.jobs.patience import patiently
 from serve_app.jobs.records import Lease
 from serve_app.jobs.store import Store
 from serve_app.settings import JobSettings
@@ -20,13 +21,26 @@ from serve_app.settings import JobSettings
 logger = logging.getLogger("tessera.jobs")
 
 
-@dataclass
+class Attempting(Protocol):
+    """Works on items; see `attempt.Attempt`."""
+
+    async def run(self, lease: Lease) -> None:
+        """Works on an item to its end; being cancelled leaves it leased. Raises LeaseLost."""
+        ...
+
+
+@dataclass(eq=False)
 class _Running:
-    """An item at work. `why` says what ended it from outside."""
+    """An item at work. `why` says what ended it from outside: stop, cancelled or lost."""
 
     lease: Lease
     task: asyncio.Task[None]
     why: str = ""
+
+    def end(self, why: str) -> None:
+        """Cancels the work; the first reason counts."""
+        self.why = self.why or why
+        self.task.cancel()
 
 
 class Runner:
@@ -39,81 +53,90 @@ class Runner:
         name: Of this runner, unique among all.
     """
 
-    def __init__(self, store: Store, attempt: Attempt, settings: JobSettings, name: str) -> None:
+    def __init__(self, store: Store, attempt: Attempting, settings: JobSettings, name: str) -> None:
         self._store = store
         self._attempt = attempt
         self._settings = settings
         self._name = name
-        self._running: dict[tuple[str, int], _Running] = {}
+        self._running: set[_Running] = set()
         self._stopping = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     async def run(self) -> None:
         """Claims and works until `stop`; a store that is away is waited for."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._keep_leases())
-            while not self._stopping.is_set():
-                claimed = await self._tried(self._claim)
-                if not claimed:
-                    await self._pause(self._settings.poll_s)
+        self._idle.clear()
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._keep_leases())
+                while not self._stopping.is_set():
+                    if not await self._tried(lambda: self._claim(group)):
+                        await self._pause(self._settings.poll_s)
+        finally:
+            self._idle.set()
 
     async def stop(self) -> None:
-        """Hands everything back at once."""
+        """Hands everything back at once, and ends `run`."""
         self._stopping.set()
-        for running in list(self._running.values()):
-            running.why = running.why or "stop"
-            running.task.cancel()
-        await asyncio.gather(*(r.task for r in self._running.values()), return_exceptions=True)
+        for running in self._running:
+            running.end("stop")
+        await self._idle.wait()
 
-    async def _claim(self) -> bool:
+    async def _claim(self, group: asyncio.TaskGroup) -> bool:
         room = self._settings.items_at_once - len(self._running)
         if room <= 0:
             return False
         leases = await self._store.claim(self._name, self._settings.lease_s, room)
         for lease in leases:
-            running = _Running(lease, asyncio.current_task())  # type: ignore[arg-type]
-            running.task = asyncio.create_task(self._work(running))
-            self._running[lease.key] = running
+            running = _Running(lease, asyncio.create_task(self._attempt.run(lease)))
+            self._running.add(running)
+            group.create_task(self._see_through(running))
+            if self._stopping.is_set():  # while the store was asked
+                running.end("stop")
         return bool(leases)
 
-    async def _work(self, running: _Running) -> None:
-        lease = running.lease
+    async def _see_through(self, running: _Running) -> None:
         try:
-            await self._attempt.run(lease)
-        except LeaseLost:
-            logger.warning("jobs.lease_lost", extra=_facts(lease))
-        except asyncio.CancelledError:
-            await self._give_up(running)
-        except Exception:
-            logger.exception("jobs.attempt_broke", extra=_facts(lease))  # its lease runs out
+            await asyncio.wait([running.task])
+            await self._settle(running)
         finally:
-            self._running.pop(lease.key, None)
+            running.task.cancel()  # where this runner itself is cancelled
+            self._running.remove(running)
 
-    async def _give_up(self, running: _Running) -> None:
-        """Says why an item was stopped; where that cannot be said, its lease runs out."""
-        try:
-            if running.why == "cancelled":
-                await self._store.cancelled(running.lease)
-            elif running.why == "stop":
-                await self._store.release(running.lease)
-        except LeaseLost:
-            pass
-        except Exception as error:
-            logger.warning("jobs.not_handed_back", extra=_facts(running.lease) | {"cause": repr(error)})
+    async def _settle(self, running: _Running) -> None:
+        """Says why an item was stopped from outside; where that cannot be said, its lease runs out."""
+        lease = running.lease
+        if running.task.cancelled():
+            say = {"cancelled": self._store.cancelled, "stop": self._store.release}.get(running.why)
+            try:
+                if say is not None:
+                    await patiently(lambda: say(lease))
+            except LeaseLost:  # what was being handed in had arrived
+                return
+            except Exception:
+                logger.exception("jobs.not_handed_back", extra=_facts(lease))
+        elif isinstance(error := running.task.exception(), LeaseLost):
+            logger.warning("jobs.lease_lost", extra=_facts(lease))
+        elif error is not None:
+            logger.error("jobs.attempt_broke", extra=_facts(lease), exc_info=error)
 
     async def _keep_leases(self) -> None:
+        every_s = min(self._settings.heartbeat_s, self._settings.lease_s / 3)
         while not self._stopping.is_set():
-            await self._pause(self._settings.heartbeat_s)
+            await self._pause(every_s)
             await self._tried(self._renew)
 
     async def _renew(self) -> bool:
-        leases = [running.lease for running in self._running.values()]
-        if not leases:
+        known = list(self._running)
+        if not known:
             return False
+        leases = [running.lease for running in known]
         heard = await self._store.heartbeat(leases, self._settings.lease_s)
-        for key, running in list(self._running.items()):
-            if key in heard.lost or key in heard.cancelled:
-                running.why = "lost" if key in heard.lost else "cancelled"
-                running.task.cancel()
+        for running in known:
+            if running.lease.key in heard.lost:
+                running.end("lost")
+            elif running.lease.key in heard.cancelled:
+                running.end("cancelled")
         return True
 
     async def _tried(self, work: Callable[[], Awaitable[bool]]) -> bool:
@@ -121,7 +144,6 @@ class Runner:
             return await work()
         except Exception as error:  # the database restarts, the disk is full: it may mend itself
             logger.warning("jobs.store_away", extra={"cause": repr(error)})
-            await self._pause(self._settings.poll_s)
             return False
 
     async def _pause(self, seconds: float) -> None:

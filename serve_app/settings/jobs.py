@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr
 
 from serve_app.settings.group import Group
 
 
 class JobSettings(Group):
-    """Durable jobs."""
+    """Durable jobs. Relative places are the starting process's own: see `below`."""
 
-    enabled: bool = Field(True, description="Offer jobs; they need a place on a disk or a database.")
+    enabled: bool = Field(
+        True, description="Offer jobs; they need a place on a disk or a database."
+    )
     database_url: str = Field(
         "sqlite:///.tessera/jobs.db",
         description="`sqlite:///FILE` on one machine; `postgresql://USER:PASSWORD@HOST/NAME` on a cluster.",
     )
     blobs_url: str = Field(
         ".tessera/blobs",
-        description="Where sources, tiles and results are kept: a folder, or `s3://BUCKET/PREFIX` on a cluster.",
+        description="Where sources, tiles and results are: a folder, or `s3://BUCKET/PREFIX` on a cluster.",
     )
     blobs_options: dict[str, Any] = Field(
         default_factory=dict, description="For the file system behind `blobs_url`: endpoint, keys."
@@ -28,13 +31,19 @@ class JobSettings(Group):
         1, ge=1, description="JobRunner replicas; one feeds several denoisers."
     )
     runner_cpus: float = Field(
-        0.1, ge=0, description="CPUs reserved for a runner; it passes messages and compresses tiles."
+        0.1,
+        ge=0,
+        description="CPUs reserved for a runner; it passes messages and compresses tiles.",
     )
     items_at_once: int = Field(
-        2, ge=1, description="Items that a runner works on: one is denoised while another is decoded."
+        2,
+        ge=1,
+        description="Items that a runner works on: one is denoised while another is decoded.",
     )
     item_timeout_s: float = Field(
-        3600, gt=0, description="Seconds for one attempt at one item; a large picture on a CPU takes minutes."
+        3600,
+        gt=0,
+        description="Seconds for one attempt at one item; a large picture on a CPU takes minutes.",
     )
     most_attempts: int = Field(
         3, ge=1, description="Attempts at an item; one that kills its runner as often is given up."
@@ -43,10 +52,14 @@ class JobSettings(Group):
         30, gt=0, description="Seconds after which a silent runner is taken for dead."
     )
     heartbeat_s: float = Field(
-        1, gt=0, description="Seconds between renewals; also how soon a runner hears of a cancelled job."
+        1,
+        gt=0,
+        description="Seconds between renewals, at most a third of `lease_s`; so soon cancelled items stop.",
     )
     poll_s: float = Field(
-        0.5, gt=0, description="Seconds between looks for work, or for events that followers wait for."
+        0.5,
+        gt=0,
+        description="Seconds between looks for work, or for events that followers wait for.",
     )
     items_per_job: int = Field(10_000, ge=1, description="Pictures of one job at most.")
     upload_bytes: int = Field(
@@ -69,15 +82,25 @@ class JobSettings(Group):
     )
     sweep_s: float = Field(300, gt=0, description="Seconds between sweeps, by one process of all.")
     orphan_grace_s: float = Field(
-        3600, gt=0, description="Seconds that a blob nobody refers to is left alone: it may be on its way in."
+        3600,
+        gt=0,
+        description="Seconds that a blob nobody refers to is left alone: it may be on its way in.",
     )
     webhook_secret: SecretStr | None = Field(
         None, description="`whsec_...`: signs messages to webhooks; without one there are none."
     )
     webhook_timeout_s: float = Field(15, gt=0, description="Seconds that a webhook has to answer.")
 
-    @model_validator(mode="after")
-    def _in_order(self) -> Self:
-        if self.heartbeat_s * 3 > self.lease_s:
-            raise ValueError("heartbeat_s must be at most a third of lease_s")
-        return self
+    def below(self, folder: Path) -> Self:
+        """These settings with absolute places: replicas have other working directories.
+
+        Args:
+            folder: In which relative places lie.
+        """
+        database, blobs = self.database_url, self.blobs_url
+        kind, mark, file = database.partition(":///")
+        if mark and kind.startswith("sqlite"):
+            database = f"{kind}{mark}{folder / file}"
+        if "://" not in blobs:
+            blobs = str(folder / blobs)
+        return self.model_copy(update={"database_url": database, "blobs_url": blobs})

@@ -64,9 +64,11 @@ def cluster_port() -> Iterator[int]:
 
 
 @pytest.fixture(scope="session")
-def application(cluster_port: int) -> Application:
+def application(cluster_port: int, tmp_path_factory: pytest.TempPathFactory) -> Application:
     """The whole graph on the embedded model, with the default settings."""
-    settings = Settings.parse({"requests": {"pictures_at_once": 20}})
+    state = tmp_path_factory.mktemp("state")
+    jobs = {"database_url": f"sqlite:///{state}/jobs.db", "blobs_url": str(state / "blobs")}
+    settings = Settings.parse({"requests": {"pictures_at_once": 20}, "jobs": jobs})
     serve.run(build_app(settings), name=APP_NAME)
     url = f"http://127.0.0.1:{cluster_port}"
     return Application(url, serve.get_app_handle(APP_NAME), settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -12,6 +13,10 @@ import httpx
 import psutil
 import pytest
 
+from serve_app.jobs.blobs import Blobs
+from serve_app.jobs.records import NewItem, NewJob
+from serve_app.jobs.states import ItemStatus
+from serve_app.jobs.store import Store
 from serve_app.testing import photo_like, png_bytes
 from tests.integration.conftest import free_port
 
@@ -19,20 +24,33 @@ pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
 
 
-def start(port: int, *arguments: str) -> subprocess.Popen[str]:
+def start(folder: Path, port: int, *arguments: str) -> subprocess.Popen[str]:
+    """Starts it in a folder, where it keeps its jobs."""
     return subprocess.Popen(
         [sys.executable, "-m", "serve_app.app", "--port", str(port), *arguments],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        cwd=folder,
+        env=os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
 
 
-def test_it_says_when_it_is_ready_serves_and_stops_cleanly() -> None:
+async def begin_a_job(state: Path) -> tuple[Store, str]:
+    """A job that takes long, once a runner is at it."""
+    store = await Store.open(f"sqlite:///{state}/jobs.db")
+    picture = await Blobs(str(state / "blobs")).put(png_bytes(photo_like(300, 300)))
+    item = NewItem("a.png", {"scale": 4, "steps": 20, "seed": 1}, source=picture.name)
+    job, _ = await store.submit(NewJob("anonymous"), [item])
+    async with asyncio.timeout(60):
+        while (await store.item(job.id, 0)).status is not ItemStatus.RUNNING:
+            await asyncio.sleep(0.1)
+    return store, job.id
+
+
+async def test_it_says_when_it_is_ready_serves_and_stops_cleanly(tmp_path: Path) -> None:
     port = free_port()
-    process = start(port, "--config", "configs/local.yaml")
+    process = start(tmp_path, port, "--config", str(ROOT / "configs/local.yaml"))
     assert process.stdout is not None
     said = ""
     for line in process.stdout:
@@ -54,14 +72,20 @@ def test_it_says_when_it_is_ready_serves_and_stops_cleanly() -> None:
     )
     assert answer.status_code == 200
 
+    store, job = await begin_a_job(tmp_path / ".tessera")
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 0
     _, alive = psutil.wait_procs(children, timeout=30)
     assert alive == []
+    item = await store.item(job, 0)
+    assert (item.status, item.attempts) == (ItemStatus.QUEUED, 0)  # for the next start
+    await store.close()
 
 
-def test_a_taken_port_is_said_at_once(application: object, cluster_port: int) -> None:
-    process = start(cluster_port)
+def test_a_taken_port_is_said_at_once(
+    application: object, cluster_port: int, tmp_path: Path
+) -> None:
+    process = start(tmp_path, cluster_port)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 2
     assert f"cannot listen on 127.0.0.1:{cluster_port}" in said
@@ -71,7 +95,7 @@ def test_a_taken_port_is_said_at_once(application: object, cluster_port: int) ->
 def test_a_bad_setting_is_named_at_once(tmp_path: Path) -> None:
     config = tmp_path / "bad.yaml"
     config.write_text("applications: [{name: t, args: {engine: {max_bach: 3}}}]")
-    process = start(free_port(), "--config", str(config))
+    process = start(tmp_path, free_port(), "--config", str(config))
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 2
     assert "engine.max_bach" in said

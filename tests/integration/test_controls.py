@@ -55,7 +55,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def settings(folder: Path) -> Settings:
-    return Settings.parse({"model": str(folder), "engine": {"device": "cpu", "threads": 1}})
+    engine = {"device": "cpu", "threads": 1}
+    return Settings.parse({"model": str(folder), "engine": engine, "jobs": {"enabled": False}})
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -37,6 +37,7 @@ def flux(cluster_port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         {
             "model": {"source": str(model), "loras": str(loras)},
             "prompts": {"tokens": 128, "cpus": 0.2, "dtype": "float32"},
+            "jobs": {"enabled": False},
         }
     )
     serve.run(build_app(settings), name=NAME, route_prefix=f"/{NAME}")

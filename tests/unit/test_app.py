@@ -96,7 +96,7 @@ def test_text_encoders_are_part_of_the_graph_where_the_model_takes_prompts(
         found = [part._bound_deployment for part in bound if isinstance(part, Application)]
         return {deployment.name for deployment in found}
 
-    others = {"Preprocess", "Denoiser", "Postprocess"}
+    others = {"Preprocess", "Denoiser", "Postprocess", "JobRunner"}
     assert deployments("mini") == others
     assert deployments(tiny_flux_folder) == others | {"PromptEncoder"}
 
@@ -129,3 +129,29 @@ def test_what_ray_is_told_of_the_denoisers_follows_from_the_engine() -> None:
     scaling = AutoscalingConfig(**follows["autoscaling_config"])
     assert (scaling.min_replicas, scaling.max_replicas) == (0, 9)
     assert scaling.target_ongoing_requests == 4 + 1
+
+
+def bound_settings(args: Settings) -> dict[str, Settings]:
+    """What the gateway and the parts that it is bound to are given, by their names."""
+    gateway = build_app(args)._bound_deployment
+    parts = [part._bound_deployment for part in gateway.init_args if isinstance(part, Application)]
+    return {part.name: part.init_args[0] for part in (gateway, *parts) if part.init_args}
+
+
+def test_without_jobs_there_is_no_runner() -> None:
+    assert "JobRunner" not in bound_settings(Settings.parse({"jobs": {"enabled": False}}))
+
+
+def test_replicas_find_what_lies_in_the_folder_of_who_starts_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = bound_settings(Settings())
+    for name in ("Gateway", "JobRunner"):
+        assert given[name].jobs.database_url == f"sqlite:///{tmp_path}/.tessera/jobs.db"
+        assert given[name].jobs.blobs_url == f"{tmp_path}/.tessera/blobs"
+
+
+def test_what_one_caller_can_send_covers_a_runner() -> None:
+    many = {"requests": {"pictures_at_once": 2, "tiles_at_once": 3}, "jobs": {"items_at_once": 5}}
+    assert denoiser_options(Settings.parse(many))["max_queued_requests"] == 5 * 3

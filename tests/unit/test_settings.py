@@ -1,11 +1,12 @@
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import BaseModel, ValidationError
 
 from serve_app.errors import ConfigurationError
-from serve_app.settings import Settings
+from serve_app.settings import JobSettings, Settings
 
 
 def fields(group: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -113,3 +114,19 @@ def test_other_fields_keep_their_defaults() -> None:
     assert found.engine.max_batch == 2
     assert found.engine == Settings().engine.model_copy(update={"max_batch": 2})
     assert found.images == Settings().images
+
+
+@pytest.mark.parametrize(
+    ("database", "blobs", "expected"),
+    [
+        ("sqlite:///a/b.db", "blobs", ("sqlite:////srv/a/b.db", "/srv/blobs")),
+        ("sqlite:////a/b.db", "/blobs", ("sqlite:////a/b.db", "/blobs")),
+        ("postgresql://u:p@host/name", "s3://b/p", ("postgresql://u:p@host/name", "s3://b/p")),
+    ],
+)
+def test_relative_places_of_jobs_are_made_absolute(
+    database: str, blobs: str, expected: tuple[str, str]
+) -> None:
+    found = JobSettings(database_url=database, blobs_url=blobs).below(Path("/srv"))
+    assert (found.database_url, found.blobs_url) == expected
+    assert found.below(Path("/elsewhere")) == found
