@@ -45,7 +45,10 @@ class Database:
         kind = found.get_backend_name()
         if kind not in _DRIVERS or (kind == "sqlite" and not found.database):
             allowed = "sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
-            raise ConfigurationError(f"jobs.database_url: {kind!r} with no file, or of no kind that is known", allowed=allowed)
+            raise ConfigurationError(
+                f"jobs.database_url: {kind!r} with no file, or of no kind that is known",
+                allowed=allowed,
+            )
         self.is_sqlite = kind == "sqlite"
         found = found.set(drivername=_DRIVERS[kind])
         if self.is_sqlite and found.database:
@@ -98,7 +101,9 @@ def _postgresql(url: Any) -> AsyncEngine:
 
 
 def _sqlite(url: Any) -> AsyncEngine:
-    engine = create_async_engine(url, pool_size=3, max_overflow=2, connect_args={"timeout": _BUSY_MS / 1000})
+    engine = create_async_engine(
+        url, pool_size=3, max_overflow=2, connect_args={"timeout": _BUSY_MS / 1000}
+    )
 
     @event.listens_for(engine.sync_engine, "connect")
     def prepare(connection: Any, _: object) -> None:

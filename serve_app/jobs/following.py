@@ -18,13 +18,21 @@ class Following(Part):
     async def job(self, job_id: str, tenant: str | None = None) -> JobRecord:
         """A job as it stands; another tenant's is not found."""
         async with self._database.read() as connection:
-            row = (await connection.execute(select(*jobs.c).where(jobs.c.id == job_id))).mappings().one_or_none()
+            row = (
+                (await connection.execute(select(*jobs.c).where(jobs.c.id == job_id)))
+                .mappings()
+                .one_or_none()
+            )
         if row is None or (tenant is not None and row["tenant"] != tenant):
             raise NotFound(f"there is no job {job_id!r}")
         return job_of(row)
 
     async def jobs(
-        self, tenant: str, status: JobStatus | None = None, cursor: str | None = None, limit: int = 50
+        self,
+        tenant: str,
+        status: JobStatus | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
     ) -> Page:
         """A tenant's jobs, newest first.
 
@@ -76,7 +84,9 @@ class Following(Part):
         """Blob of the small picture of a running item, if there is one."""
         chosen = and_(held.c.job_id == job_id, held.c.number == number, held.c.role == "preview")
         async with self._database.read() as connection:
-            found: str | None = (await connection.execute(select(held.c.blob).where(chosen))).scalar_one_or_none()
+            found: str | None = (
+                await connection.execute(select(held.c.blob).where(chosen))
+            ).scalar_one_or_none()
         return found
 
     async def cancel(self, job_id: str, tenant: str | None = None) -> JobRecord:
@@ -92,7 +102,9 @@ class Following(Part):
             if not self._database.is_sqlite:
                 await connection.execute(locked.order_by(items.c.number).with_for_update())
             mark = update(jobs).where((jobs.c.id == job_id) & jobs.c.finished_at.is_(None))
-            marked = await connection.execute(mark.values(cancelled_at=now).returning(jobs.c.running))
+            marked = await connection.execute(
+                mark.values(cancelled_at=now).returning(jobs.c.running)
+            )
             running = marked.scalar_one_or_none()
             if running is not None:
                 told = ("item.cancelled", {})
@@ -106,14 +118,20 @@ class Following(Part):
         now = self._clock()
         await self.job(job_id, tenant)
         async with self._database.write() as connection:
-            over = items.c.status.in_((ItemStatus.FAILED, ItemStatus.CANCELLED)) & (items.c.job_id == job_id)
+            over = items.c.status.in_((ItemStatus.FAILED, ItemStatus.CANCELLED)) & (
+                items.c.job_id == job_id
+            )
             if not self._database.is_sqlite:
                 chosen = select(items.c.number).where(over).order_by(items.c.number)
                 await connection.execute(chosen.with_for_update())
-            await connection.execute(update(jobs).where(jobs.c.id == job_id).values(cancelled_at=None))
+            await connection.execute(
+                update(jobs).where(jobs.c.id == job_id).values(cancelled_at=None)
+            )
             values = {"attempts": 0, "available_at": now, "error": None, "tiles_done": 0}
             told = ("item.retried", {})
-            await move(connection, ItemEvent.REVIVE, job_id, items.c.job_id == job_id, now, values, told)
+            await move(
+                connection, ItemEvent.REVIVE, job_id, items.c.job_id == job_id, now, values, told
+            )
         return await self.job(job_id, tenant)
 
     async def counts(self) -> StoreCounts:
@@ -125,14 +143,20 @@ class Following(Part):
                 return dict((await connection.execute(statement)).tuples().all())
 
             waiting = items.c.status == ItemStatus.QUEUED
-            oldest = (await connection.execute(select(func.min(items.c.queued_at)).where(waiting))).scalar_one()
+            oldest = (
+                await connection.execute(select(func.min(items.c.queued_at)).where(waiting))
+            ).scalar_one()
             hits = select(totals.c.value).where(totals.c.name == "checkpoint_hits")
             return StoreCounts(
-                items={status.value: 0 for status in ItemStatus} | await by_status(items, items.c.status),
-                jobs={status.value: 0 for status in JobStatus} | await by_status(jobs, jobs.c.status),
+                items={status.value: 0 for status in ItemStatus}
+                | await by_status(items, items.c.status),
+                jobs={status.value: 0 for status in JobStatus}
+                | await by_status(jobs, jobs.c.status),
                 deliveries=dict.fromkeys(("pending", "delivered", "failed"), 0)
                 | await by_status(deliveries, deliveries.c.status),
                 oldest_queued_s=max(0.0, self._clock() - oldest) if oldest is not None else 0.0,
-                attempts=(await connection.execute(select(func.count()).select_from(attempts))).scalar_one(),
+                attempts=(
+                    await connection.execute(select(func.count()).select_from(attempts))
+                ).scalar_one(),
                 checkpoint_hits=(await connection.execute(hits)).scalar_one_or_none() or 0,
             )

@@ -14,10 +14,14 @@ class Housekeeping(Part):
     async def touch_blob(self, name: str, size_bytes: int) -> None:
         """Says that a blob is there and was just wanted: it is not swept for a while."""
         now = self._clock()
-        statement = self._database.insert(blobs).values(name=name, size_bytes=size_bytes, touched_at=now)
+        statement = self._database.insert(blobs).values(
+            name=name, size_bytes=size_bytes, touched_at=now
+        )
         renewed = {"touched_at": now, "size_bytes": size_bytes}
         async with self._database.write() as connection:
-            await connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_=renewed))
+            await connection.execute(
+                statement.on_conflict_do_update(index_elements=["name"], set_=renewed)
+            )
 
     async def unreferenced_blobs(self, older_than_s: float, limit: int = 1000) -> list[str]:
         """Blobs that nothing holds and nobody wanted for so long."""
@@ -27,7 +31,9 @@ class Housekeeping(Part):
 
     async def forget_blob(self, name: str, older_than_s: float) -> bool:
         """Forgets a blob unless it is held or wanted meanwhile; then its file may be deleted."""
-        statement = delete(blobs).where((blobs.c.name == name) & _loose(self._clock() - older_than_s))
+        statement = delete(blobs).where(
+            (blobs.c.name == name) & _loose(self._clock() - older_than_s)
+        )
         async with self._database.write() as connection:
             return bool((await connection.execute(statement)).rowcount)
 
@@ -40,11 +46,17 @@ class Housekeeping(Part):
     async def blob_bytes(self) -> int:
         """Bytes of all blobs together."""
         async with self._database.read() as connection:
-            return int((await connection.execute(select(func.coalesce(func.sum(blobs.c.size_bytes), 0)))).scalar_one())
+            return int(
+                (
+                    await connection.execute(select(func.coalesce(func.sum(blobs.c.size_bytes), 0)))
+                ).scalar_one()
+            )
 
     async def ended_jobs(self, older_than_s: float, limit: int = 100) -> list[str]:
         """Jobs that ended longer ago, the oldest first."""
-        old = and_(jobs.c.finished_at.is_not(None), jobs.c.finished_at <= self._clock() - older_than_s)
+        old = and_(
+            jobs.c.finished_at.is_not(None), jobs.c.finished_at <= self._clock() - older_than_s
+        )
         statement = select(jobs.c.id).where(old).order_by(jobs.c.finished_at).limit(limit)
         async with self._database.read() as connection:
             return list((await connection.execute(statement)).scalars())
@@ -65,7 +77,9 @@ class Housekeeping(Part):
         """
         now = self._clock()
         mine = {"holder": holder, "until": now + lease_s}
-        statement = self._database.insert(leaders).values(name=name, **mine).on_conflict_do_nothing()
+        statement = (
+            self._database.insert(leaders).values(name=name, **mine).on_conflict_do_nothing()
+        )
         free = (leaders.c.holder == holder) | (leaders.c.until < now)
         async with self._database.write() as connection:
             await connection.execute(statement)

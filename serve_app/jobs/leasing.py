@@ -56,7 +56,9 @@ class Leasing(Part):
                     items.c.available_at <= now,
                 )
                 order = (items.c.rank, items.c.job_id, items.c.number)
-                statement = select(items.c.job_id, items.c.number).where(ready).order_by(*order).limit(1)
+                statement = (
+                    select(items.c.job_id, items.c.number).where(ready).order_by(*order).limit(1)
+                )
                 if not self._database.is_sqlite:
                     statement = statement.with_for_update(skip_locked=True)
                 if (row := (await connection.execute(statement)).one_or_none()) is not None:
@@ -76,7 +78,15 @@ class Leasing(Part):
             async with self._database.write() as connection:
                 detail = f"its runner, {row.runner}, fell silent"
                 again = row.attempts < self._most_attempts
-                await self._end(connection, row.job_id, mine, _gave_up(detail, row.attempts), again, 0, ItemEvent.EXPIRE)
+                await self._end(
+                    connection,
+                    row.job_id,
+                    mine,
+                    _gave_up(detail, row.attempts),
+                    again,
+                    0,
+                    ItemEvent.EXPIRE,
+                )
 
     async def heartbeat(self, leases: Sequence[Lease], lease_s: float) -> Heartbeat:
         """Renews leases, and tells which are lost and whose items a caller cancelled."""
@@ -113,7 +123,11 @@ class Leasing(Part):
         async with self._database.write() as connection:
             values = {"tiles_done": tiles_done, "tiles_total": tiles_total}
             await _write(connection, lease, values)
-            facts = {"number": lease.item.number, "tiles_done": tiles_done, "tiles_total": tiles_total}
+            facts = {
+                "number": lease.item.number,
+                "tiles_done": tiles_done,
+                "tiles_total": tiles_total,
+            }
             tale: list[tuple[str, Json]] = [("item.progress", facts)]
             if preview is not None:
                 await self._hold(connection, lease, "preview", "", preview)
@@ -142,8 +156,12 @@ class Leasing(Part):
         values = {"result": asdict(result), "error": None}
         told = {"width": result.width, "height": result.height, "size_bytes": result.size_bytes}
         async with self._database.write() as connection:
-            await self._finish(connection, lease, ItemEvent.SUCCEED, values, ("item.succeeded", told), now)
-            await connection.execute(held.delete().where(_of(held, lease) & held.c.role.in_(("tile", "preview"))))
+            await self._finish(
+                connection, lease, ItemEvent.SUCCEED, values, ("item.succeeded", told), now
+            )
+            await connection.execute(
+                held.delete().where(_of(held, lease) & held.c.role.in_(("tile", "preview")))
+            )
             await self._hold(connection, lease, "result", "", result.blob)
 
     async def fail(self, lease: Lease, error: Json, retryable: bool, delay_s: float = 0) -> None:
@@ -161,7 +179,9 @@ class Leasing(Part):
         again = retryable and lease.item.attempts < self._most_attempts
         async with self._database.write() as connection:
             where = _mine(lease.item.number, lease.token)
-            await self._end(connection, lease.item.job_id, where, error, again, delay_s, ItemEvent.REPEAT)
+            await self._end(
+                connection, lease.item.job_id, where, error, again, delay_s, ItemEvent.REPEAT
+            )
 
     async def release(self, lease: Lease, delay_s: float = 0) -> None:
         """Hands an item back unharmed; it counts as no attempt. Raises LeaseLost."""
@@ -169,7 +189,10 @@ class Leasing(Part):
         event = ItemEvent.RELEASE
         async with self._database.write() as connection:
             event = await self._unless_cancelled(connection, lease.item.job_id, event)
-            values: dict[str, Any] = {"attempts": items.c.attempts - 1, "available_at": now + delay_s}
+            values: dict[str, Any] = {
+                "attempts": items.c.attempts - 1,
+                "available_at": now + delay_s,
+            }
             told = ("item.cancelled", {}) if event is ItemEvent.CANCEL else None
             await self._finish(connection, lease, event, values, told, now)
 
@@ -192,7 +215,9 @@ class Leasing(Part):
         where = _mine(lease.item.number, lease.token)
         if not await move(connection, event, lease.item.job_id, where, now, values, told):
             raise _lost(lease)
-        await _end_attempt(connection, lease.item.job_id, lease.item.number, lease.token, event, None, now)
+        await _end_attempt(
+            connection, lease.item.job_id, lease.item.number, lease.token, event, None, now
+        )
 
     async def _end(
         self,
@@ -223,7 +248,9 @@ class Leasing(Part):
         """An item that would wait again is cancelled where its job was."""
         if event is ItemEvent.FAIL:
             return event
-        row = (await connection.execute(select(jobs.c.cancelled_at).where(jobs.c.id == job_id))).one()
+        row = (
+            await connection.execute(select(jobs.c.cancelled_at).where(jobs.c.id == job_id))
+        ).one()
         return event if row.cancelled_at is None else ItemEvent.CANCEL
 
     async def _hold(
@@ -231,12 +258,16 @@ class Leasing(Part):
     ) -> None:
         row = {"job_id": lease.item.job_id, "number": lease.item.number, "role": role, "key": key}
         statement = self._database.insert(held).values(row | {"blob": blob})
-        await connection.execute(statement.on_conflict_do_update(index_elements=list(row), set_={"blob": blob}))
+        await connection.execute(
+            statement.on_conflict_do_update(index_elements=list(row), set_={"blob": blob})
+        )
 
     async def _add(self, connection: AsyncConnection, name: str, count: int) -> None:
         statement = self._database.insert(totals).values(name=name, value=count)
         grown = {"value": totals.c.value + count}
-        await connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_=grown))
+        await connection.execute(
+            statement.on_conflict_do_update(index_elements=["name"], set_=grown)
+        )
 
 
 async def _waiting(connection: AsyncConnection) -> Sequence[str]:
@@ -251,7 +282,9 @@ async def _lease(
 ) -> Lease:
     values = {"runner": runner, "lease_until": now + lease_s, "attempts": items.c.attempts + 1}
     told = ("item.started", {})
-    rows = await move(connection, ItemEvent.CLAIM, job_id, items.c.number == number, now, values, told)
+    rows = await move(
+        connection, ItemEvent.CLAIM, job_id, items.c.number == number, now, values, told
+    )
     row = rows[0]
     facts = {"job_id": job_id, "number": number, "token": row["token"], "runner": runner}
     await connection.execute(attempts.insert(), facts | {"started_at": now})
@@ -285,7 +318,9 @@ async def _end_attempt(
 
 
 def _mine(number: int, token: int) -> ColumnElement[bool]:
-    return and_(items.c.number == number, items.c.token == token, items.c.status == ItemStatus.RUNNING)
+    return and_(
+        items.c.number == number, items.c.token == token, items.c.status == ItemStatus.RUNNING
+    )
 
 
 def _held_by(lease: Lease) -> ColumnElement[bool]:

@@ -48,7 +48,9 @@ async def move(
     pixels = 0
     for before, then in changes(event).items():
         chosen = (items.c.job_id == job_id) & (items.c.status == before) & where
-        statement = update(items).where(chosen).values(status=then, **_stamps(then, now), **values or {})
+        statement = (
+            update(items).where(chosen).values(status=then, **_stamps(then, now), **values or {})
+        )
         rows = (await connection.execute(statement.returning(*items.c))).mappings().all()
         moved += rows
         change[before] -= len(rows)
@@ -57,7 +59,11 @@ async def move(
     if not moved:
         return []
     moved.sort(key=lambda row: row["number"])
-    tale = [(told[0], {"number": r["number"], "name": r["name"], **told[1]}) for r in moved] if told else []
+    tale = (
+        [(told[0], {"number": r["number"], "name": r["name"], **told[1]}) for r in moved]
+        if told
+        else []
+    )
     await _count(connection, job_id, change, pixels, tale, now)
     return moved
 
@@ -80,8 +86,12 @@ async def _count(
     tale: Sequence[tuple[str, Mapping[str, Any]]],
     now: float,
 ) -> None:
-    counted = {status.value: jobs.c[status.value] + count for status, count in change.items() if count}
-    statement = update(jobs).where(jobs.c.id == job_id).values(**counted or {"queued": jobs.c.queued})
+    counted = {
+        status.value: jobs.c[status.value] + count for status, count in change.items() if count
+    }
+    statement = (
+        update(jobs).where(jobs.c.id == job_id).values(**counted or {"queued": jobs.c.queued})
+    )
     job = (await connection.execute(statement.returning(*jobs.c))).mappings().one()
     before = JobStatus(job["status"])
     counts = Counts(*(job[status.value] for status in ItemStatus))
@@ -104,7 +114,11 @@ async def _count(
 
 
 async def _count_tenant(
-    connection: AsyncConnection, tenant: str, change: Mapping[ItemStatus, int], pixels: int, opened: int
+    connection: AsyncConnection,
+    tenant: str,
+    change: Mapping[ItemStatus, int],
+    pixels: int,
+    opened: int,
 ) -> None:
     values: dict[str, Any] = {
         status.value: tenants.c[status.value] + change[status] for status in _OPEN if change[status]
@@ -130,18 +144,30 @@ async def tell(
     """
     if not tale and not values:
         return
-    statement = update(jobs).where(jobs.c.id == job_id).values(last_event=jobs.c.last_event + len(tale), **values or {})
+    statement = (
+        update(jobs)
+        .where(jobs.c.id == job_id)
+        .values(last_event=jobs.c.last_event + len(tale), **values or {})
+    )
     last = (await connection.execute(statement.returning(jobs.c.last_event))).scalar_one()
     if tale:
         first = last - len(tale) + 1
         rows = [
-            {"job_id": job_id, "sequence": first + place, "kind": kind, "at": now, "data": dict(data)}
+            {
+                "job_id": job_id,
+                "sequence": first + place,
+                "kind": kind,
+                "at": now,
+                "data": dict(data),
+            }
             for place, (kind, data) in enumerate(tale)
         ]
         await connection.execute(events.insert(), rows)
 
 
-async def announce(connection: AsyncConnection, job_id: str, kind: str, url: str, now: float) -> None:
+async def announce(
+    connection: AsyncConnection, job_id: str, kind: str, url: str, now: float
+) -> None:
     """Writes down that a webhook is to be told, in the transaction of what it is told of."""
     row = {"job_id": job_id, "kind": kind, "url": url, "status": "pending", "attempts": 0}
     await connection.execute(deliveries.insert(), row | {"created_at": now, "next_at": now})

@@ -28,20 +28,36 @@ class Outbox(Part):
         self, delivery_id: int, error: str, next_at: float | None, http_status: int | None = None
     ) -> None:
         """A message was not taken; it is tried again at `next_at`, or given up where that is None."""
-        await self._note(delivery_id, "pending" if next_at is not None else "failed", next_at, http_status, error)
+        await self._note(
+            delivery_id, "pending" if next_at is not None else "failed", next_at, http_status, error
+        )
 
     async def _note(
-        self, delivery_id: int, status: str, next_at: float | None, http_status: int | None, error: str | None
+        self,
+        delivery_id: int,
+        status: str,
+        next_at: float | None,
+        http_status: int | None,
+        error: str | None,
     ) -> None:
-        values = {"status": status, "next_at": next_at, "last_status": http_status, "last_error": error}
+        values = {
+            "status": status,
+            "next_at": next_at,
+            "last_status": http_status,
+            "last_error": error,
+        }
         statement = update(deliveries).where(deliveries.c.id == delivery_id)
-        statement = statement.values(attempts=deliveries.c.attempts + 1, last_at=self._clock(), **values)
+        statement = statement.values(
+            attempts=deliveries.c.attempts + 1, last_at=self._clock(), **values
+        )
         async with self._database.write() as connection:
             await connection.execute(statement)
 
     async def deliveries(self, job_id: str) -> list[Delivery]:
         """All messages about a job, oldest first."""
-        statement = select(*deliveries.c).where(deliveries.c.job_id == job_id).order_by(deliveries.c.id)
+        statement = (
+            select(*deliveries.c).where(deliveries.c.job_id == job_id).order_by(deliveries.c.id)
+        )
         async with self._database.read() as connection:
             return [_delivery(row) for row in (await connection.execute(statement)).mappings()]
 

@@ -43,7 +43,16 @@ def job_of(row: RowMapping) -> JobRecord:
 
 def item_of(row: RowMapping) -> ItemRecord:
     """A row of `items` as a record."""
-    names = ("job_id", "number", "name", "params", "source", "source_url", "control_images", "pixels")
+    names = (
+        "job_id",
+        "number",
+        "name",
+        "params",
+        "source",
+        "source_url",
+        "control_images",
+        "pixels",
+    )
     names += ("attempts", "tiles_done", "tiles_total", "error", "started_at", "finished_at")
     facts: dict[str, Any] = {name: row[name] for name in names}
     result = ResultRecord(**row["result"]) if row["result"] else None

@@ -69,15 +69,28 @@ class Submitting(Part):
             for chunk in _chunks(_held_rows(job_id, pictures)):
                 await connection.execute(held.insert(), chunk)
             await tell(connection, job_id, [("job.created", {"items": len(pictures)})], now)
-            made = (await connection.execute(select(*jobs.c).where(jobs.c.id == job_id))).mappings().one()
+            made = (
+                (await connection.execute(select(*jobs.c).where(jobs.c.id == job_id)))
+                .mappings()
+                .one()
+            )
         return job_of(made), True
 
     async def _take_room(
         self, connection: AsyncConnection, job: NewJob, pictures: Sequence[NewItem], quotas: Quotas
     ) -> None:
         """Counts the job to its tenant; the tenant's row is held, so two submissions cannot both fit."""
-        empty = {"tenant": job.tenant, "jobs": 0, "queued": 0, "running": 0, "pixels": 0, "claimed_at": 0.0}
-        await connection.execute(self._database.insert(tenants).values(empty).on_conflict_do_nothing())
+        empty = {
+            "tenant": job.tenant,
+            "jobs": 0,
+            "queued": 0,
+            "running": 0,
+            "pixels": 0,
+            "claimed_at": 0.0,
+        }
+        await connection.execute(
+            self._database.insert(tenants).values(empty).on_conflict_do_nothing()
+        )
         pixels = sum(picture.pixels for picture in pictures)
         statement = (
             update(tenants)
@@ -137,7 +150,8 @@ async def _earlier(connection: AsyncConnection, job: NewJob) -> JobRecord | None
         return None
     if row["digest"] != job.digest:
         raise IdempotencyConflict(
-            "this Idempotency-Key was used for another job", allowed="the same request, or another key"
+            "this Idempotency-Key was used for another job",
+            allowed="the same request, or another key",
         )
     return job_of(row)
 
