@@ -24,6 +24,7 @@ import httpx
 import psutil
 import ray
 from ray import serve
+from ray.serve import Application
 
 from serve_app.app import OBJECT_STORE_BYTES
 from serve_app.testing import photo_like, png_bytes
@@ -31,7 +32,7 @@ from serve_app.testing_app import PacedSettings, build_paced_app
 
 REPORT = Path(__file__).parents[1] / "docs" / "measurements" / "memory.md"
 SOURCES = ((2500, 2500), (5000, 5000))  # px; x4 they are 100 and 400 MP
-FORMATS = ("png", "tiff")
+FORMATS = ("png", "tiff", "jpeg")
 TIMEOUT_S = 1800
 EVERY_S = 0.1
 MIB = 2**20
@@ -136,8 +137,8 @@ class Run:
 
 
 @contextmanager
-def application() -> Iterator[str]:
-    """A Ray of its own with the whole graph; gives its URL."""
+def application(graph: Application | None = None) -> Iterator[str]:
+    """A Ray of its own with a graph, by default the one with denoisers that compute nothing; gives its URL."""
     folder = tempfile.mkdtemp(prefix="tessera-")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -160,7 +161,7 @@ def application() -> Iterator[str]:
     )
     try:
         serve.start(http_options={"host": "127.0.0.1", "port": port})
-        serve.run(build_paced_app(settings))
+        serve.run(graph or build_paced_app(settings))
         yield f"http://127.0.0.1:{port}"
     finally:
         ray.shutdown()
