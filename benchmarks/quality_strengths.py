@@ -16,10 +16,10 @@ import numpy as np
 from benchmarks.quality import insert
 from benchmarks.quality_product import Product
 from benchmarks.quality_sources import Photograph, as_jpeg, photographs, with_noise
+from serve_app.choices import ColorFix
 from serve_app.fidelity.correction import Correction
 from serve_app.fidelity.noise import judge_source, lowered
 from serve_app.levels import Pixels, to_levels
-from serve_app.params import ColorFix
 from training.metrics import measure, medians
 
 PAGE = Path("docs/fidelity.md")

@@ -28,6 +28,8 @@ async def test_a_result_made_again_from_its_own_words(output_format: str, tmp_pa
         assert told["revision"] == model.revision is not None
         assert told["seed"] == told["parameters"]["seed"] == first.params.seed
         known = {name: told["parameters"][name] for name in UpscaleParams.model_fields}
-        again = UpscaleParams.model_validate({n: v for n, v in known.items() if v not in (None, [])})
+        again = UpscaleParams.model_validate(
+            {n: v for n, v in known.items() if v not in (None, [])}
+        )
         second = await upscaler.upscale(UpscaleRequest(image=image, params=again, request_id="b"))
     assert second.image == first.image
