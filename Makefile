@@ -29,10 +29,10 @@ export HF_HUB_OFFLINE ?= 1
 export TRANSFORMERS_OFFLINE ?= $(HF_HUB_OFFLINE)
 export RAY_USAGE_STATS_ENABLED ?= 0
 
-.PHONY: help install run demo test lint types layers format bench bench-engine bench-gpu bench-start train-mini clean
+.PHONY: help install run demo test lint types layers format bench bench-engine bench-gpu bench-start bench-memory bench-quality bench-seams bench-formats train-mini clean
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(INSTALLED) ## Install what running needs into VENV (.venv); TORCH_INDEX= picks torch's package index
 
@@ -72,6 +72,19 @@ bench-gpu: $(INSTALLED_DEV) ## Measure FLUX.1-dev on a GPU, with random weights,
 
 bench-start: $(INSTALLED_DEV) ## Measure the start against a hello-world Serve application's
 	$(BIN)/python -m benchmarks.startup $(ARGS)
+
+bench-memory: $(INSTALLED_DEV) ## Measure the memory of 100- and 400-MP results, all processes together; ARGS=--small
+	$(BIN)/python -m benchmarks.memory $(ARGS)
+
+bench-quality: $(INSTALLED_DEV) ## Measure the embedded model on held-out photographs, clean, noisy and as JPEG
+	$(BIN)/python -m benchmarks.quality $(ARGS)
+
+bench-seams: $(INSTALLED_DEV) ## Measure seams on sky, gradients, text and texture, against other ways to tile
+	$(BIN)/python -m benchmarks.seams $(ARGS)
+
+bench-formats: $(INSTALLED_DEV) ## Measure the time and memory of reading and of writing each format
+	$(BIN)/python -m benchmarks.formats $(ARGS)
+	@$(if $(ARGS),,$(BIN)/python -m benchmarks.formats_out)
 
 train-mini: $(INSTALLED_TRAIN) ## Train the embedded model; ARGS= goes to `python -m training`
 	$(BIN)/python -m training $(ARGS)

@@ -85,13 +85,14 @@ def main() -> None:
     """Measures all rows, or the one that is named."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--arm", nargs=4, metavar=("FORMAT", "BITS", "PROFILE", "SIDE"))
-    given = parser.parse_args().arm
-    if given:
-        kind, bits, profile, side = given
+    parser.add_argument("--sides", type=int, nargs="+", default=SIDES_PX, metavar="PX")
+    options = parser.parse_args()
+    if options.arm:
+        kind, bits, profile, side = options.arm
         print(json.dumps(measure(OutputFormat(kind), int(bits), profile, int(side))))
         return
     for kind, bits, profile in ARMS:
-        for side in SIDES_PX:
+        for side in options.sides:
             arm = ["--arm", kind.value, str(bits), profile, str(side)]
             command = [sys.executable, "-m", "benchmarks.formats_out", *arm]
             subprocess.run(command, check=True, timeout=600)

@@ -2,14 +2,12 @@
 
 It starts the real graph with denoisers that give each crop back, on a Ray of its own, sends photo-like pictures
 through HTTP, and samples, ten times a second, what all processes and the object store hold above what they
-held idle. Shared pages count once. It writes docs/measurements/memory.md.
+held idle. Shared pages count once. It writes the table of docs/measurements/memory.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import shutil
 import socket
 import tempfile
@@ -24,14 +22,16 @@ import httpx
 import psutil
 import ray
 from ray import serve
+from ray.serve import Application
 
+from benchmarks.quality import insert
 from serve_app.app import OBJECT_STORE_BYTES
 from serve_app.testing import photo_like, png_bytes
 from serve_app.testing_app import PacedSettings, build_paced_app
 
 REPORT = Path(__file__).parents[1] / "docs" / "measurements" / "memory.md"
 SOURCES = ((2500, 2500), (5000, 5000))  # px; x4 they are 100 and 400 MP
-FORMATS = ("png", "tiff")
+FORMATS = ("png", "tiff", "jpeg")
 TIMEOUT_S = 1800
 EVERY_S = 0.1
 MIB = 2**20
@@ -136,8 +136,8 @@ class Run:
 
 
 @contextmanager
-def application() -> Iterator[str]:
-    """A Ray of its own with the whole graph; gives its URL."""
+def application(graph: Application | None = None) -> Iterator[str]:
+    """A Ray of its own with a graph, by default the one with denoisers that compute nothing; gives its URL."""
     folder = tempfile.mkdtemp(prefix="tessera-")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -160,7 +160,7 @@ def application() -> Iterator[str]:
     )
     try:
         serve.start(http_options={"host": "127.0.0.1", "port": port})
-        serve.run(build_paced_app(settings))
+        serve.run(graph or build_paced_app(settings))
         yield f"http://127.0.0.1:{port}"
     finally:
         ray.shutdown()
@@ -225,29 +225,19 @@ def main() -> None:
             runs.append(run)
             print(table([run]), flush=True)
             if not small:
-                REPORT.write_text(page(runs))
+                found = f"{table(runs)}\n\n{ratios(runs)}"
+                REPORT.write_text(insert(REPORT.read_text(), "memory", found))
 
 
-def page(runs: list[Run]) -> str:
-    """The report."""
+def ratios(runs: list[Run]) -> str:
+    """What 400 MP take over what 100 MP take, for each format of which both were measured."""
     by = {(run.output_format, run.megapixels): run.above_idle for run in runs}
-    ratios = ", ".join(
+    found = ", ".join(
         f"{by[name, 400] / by[name, 100]:.2f} ({name.upper()})"
         for name in FORMATS
         if (name, 400) in by and (name, 100) in by
     )
-    machine, cap = f"{platform.machine()}, {os.cpu_count()} cores", OBJECT_STORE_BYTES // MIB
-    return f"""# Memory of large results
-
-`python -m benchmarks.memory`, on {machine}. A photo-like source is enlarged x4 by the real application over
-HTTP, with denoisers that give each crop back. Each number is memory above idle at the one moment when all
-processes and the object store together held most (sampled every {EVERY_S:g} s); shared pages count once. The
-object store is capped at {cap} MiB, as `make run` does; what is more waits on the disk.
-
-{table(runs)}
-
-Memory of 400 MP over that of 100 MP: {ratios or "not measured"}.
-"""
+    return f"Memory of 400 MP over that of 100 MP: {found or 'not measured'}."
 
 
 if __name__ == "__main__":

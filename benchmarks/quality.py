@@ -26,17 +26,19 @@ ROUNDS = 3  # of the rival's back-projection: the embedded model's own
 CLEAN: dict[str, dict[str, Any]] = {
     "Tessera, fidelity 0": {"fidelity": 0.0},
     "Tessera, fidelity 0, no colour fix": {"fidelity": 0.0, "color_fix": "none"},
+    "Tessera, fidelity 0.5": {"fidelity": 0.5},
     "Tessera, default": {},
     "Tessera, default, no colour fix": {"color_fix": "none"},
     "Tessera, fidelity 1": {"fidelity": 1.0},
 }
 FAULTY: dict[str, dict[str, Any]] = {
+    "Tessera, fidelity 0": {"fidelity": 0.0},
     "Tessera, default": {},
-    "Tessera, fidelity 0.5": {"fidelity": 0.5},
+    "Tessera, fidelity 1": {"fidelity": 1.0},
     "Tessera, denoise 0.5": {"denoise": 0.5},
-    "Tessera, denoise 1": {"denoise": 1.0},
     "Tessera, denoise 1, fidelity 0": {"denoise": 1.0, "fidelity": 0.0},
-    "Tessera, denoise 1, fidelity 0.5": {"denoise": 1.0, "fidelity": 0.5},
+    "Tessera, denoise 1": {"denoise": 1.0},
+    "Tessera, denoise 1, fidelity 1": {"denoise": 1.0, "fidelity": 1.0},
 }
 
 

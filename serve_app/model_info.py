@@ -9,7 +9,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from serve_app.params import ColorFix, Contract, OutputFormat
+from serve_app.choices import ColorFix, OutputFormat
+from serve_app.params import Contract
 
 UPSCALE = "upscale"
 """The control that every model has: the source itself."""
@@ -68,7 +69,8 @@ class ModelInfo(Contract):
     description: str
     license: str
     revision: str | None = Field(
-        None, description="Which release of it: stated, or found from its pinned source or its files."
+        None,
+        description="Which release of it: stated, or found from its pinned source or its files.",
     )
     tile_px: int = Field(gt=0, description="Side of the square tile that the model denoises.")
     overlap_px: int = Field(ge=0, description="Least overlap of two neighbouring tiles.")

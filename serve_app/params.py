@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from enum import StrEnum
 from typing import Annotated, Any, Self
 
 from pydantic import (
@@ -20,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from serve_app.choices import ColorFix, ColorProfile, OutputFormat
 from serve_app.errors import InvalidParameter
 
 MAX_SEED = 2**63 - 1
@@ -29,43 +29,6 @@ class Contract(BaseModel):
     """A frozen record that refuses unknown fields, infinities and NaN."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class OutputFormat(StrEnum):
-    """The file formats that a result can be encoded in."""
-
-    PNG = "png"
-    JPEG = "jpeg"
-    WEBP = "webp"
-    AVIF = "avif"
-    TIFF = "tiff"
-    JXL = "jxl"
-
-    @property
-    def media_type(self) -> str:
-        """The IANA media type, such as `image/png`."""
-        return f"image/{self.value}"
-
-
-class ColorProfile(StrEnum):
-    """The colours that a result is stored in: as its source's, or as sRGB."""
-
-    SOURCE = "source"
-    SRGB = "srgb"
-
-
-class ColorFix(StrEnum):
-    """How a result's colours are brought back to its source's before back-projection."""
-
-    NONE = "none"
-    WAVELET = "wavelet"
-
-
-class Priority(StrEnum):
-    """How a request shares the denoisers: somebody waits for it, or it may take its time."""
-
-    INTERACTIVE = "interactive"
-    BATCH = "batch"
 
 
 def _no_bool(value: Any) -> Any:

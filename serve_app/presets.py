@@ -11,8 +11,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from serve_app.choices import ColorFix
 from serve_app.errors import InvalidParameter
-from serve_app.params import ColorFix, UpscaleParams
+from serve_app.params import UpscaleParams
 
 SHIPPED: dict[str, UpscaleParams] = {
     "photo": UpscaleParams(color_fix=ColorFix.WAVELET),

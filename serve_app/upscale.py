@@ -1,8 +1,7 @@
 """The product's story on one page: prepare a picture, denoise its tiles, finish it.
 
 The conductor knows no process: what it conducts stands behind the protocols of `parts`. A picture passes
-through it a row of tiles at a time: the next row is cut while one is denoised, and rows that are done are
-joined from top to bottom, so that what is in flight is bounded whatever the picture's size.
+through it a row of tiles at a time (`rows`), a moving one frame by frame (`animation`).
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -40,6 +38,7 @@ from serve_app.parts import (
     TileDenoiser,
 )
 from serve_app.presets import with_preset
+from serve_app.rows import denoise_rows
 from serve_app.settings import RequestSettings
 from serve_app.stages.finish import Finished
 from serve_app.tiles import GARBAGE_RETRIES, Job, TileSender, again, task_group
@@ -47,7 +46,6 @@ from serve_app.tiles import GARBAGE_RETRIES, Job, TileSender, again, task_group
 logger = logging.getLogger("tessera.upscale")
 
 T = TypeVar("T")
-Row = list[asyncio.Task[PixelsRef]]
 
 
 class Conductor:
@@ -197,50 +195,14 @@ class Conductor:
     async def _denoise_all(
         self, job: Job, prepared: Prepared, sender: TileSender, finishing: Finishing
     ) -> None:
-        """All tiles of a picture, a bounded number at once. The first failure ends the others."""
-        plan = prepared.outline.plan
-        across, most = len(plan.lefts), self._settings.tiles_at_once
-        # rows whose tiles are out: enough for all that may be in flight, and one that is being joined
-        rows: asyncio.Queue[Row] = asyncio.Queue(1 + -(-most // across))
-        async with task_group() as group:
-            joining = group.create_task(_join(rows, len(plan.tops), finishing))
-            await self._send_all(job, prepared, sender, rows, group)
-            await joining
-
-    async def _send_all(
-        self,
-        job: Job,
-        prepared: Prepared,
-        sender: TileSender,
-        rows: asyncio.Queue[Row],
-        group: asyncio.TaskGroup,
-    ) -> None:
-        """Sends row after row; while one is sent the next is cut, and nothing beyond it."""
-        plan, places = prepared.outline.plan, asyncio.Semaphore(self._settings.tiles_at_once)
-        across, count, tiles = len(plan.lefts), len(plan.tops), plan.tiles
-
-        async def cut(row: int) -> deque[Sequence[PixelsRef]]:
+        async def cut(row: int) -> Sequence[Sequence[PixelsRef]]:
             def strip() -> Awaitable[Sequence[Sequence[PixelsRef]]]:
                 return self._preparer.strip(prepared, job.params, row)
 
-            return deque(await self._again(job, "strip", strip))
+            return await self._again(job, "strip", strip)
 
-        async def one(index: int, crops: Sequence[PixelsRef]) -> PixelsRef:
-            try:
-                return await sender.send(index, tiles[index], crops)
-            finally:
-                places.release()
-
-        ahead = group.create_task(cut(0))
-        for row in range(count):
-            strip = await ahead
-            if row + 1 < count:
-                ahead = group.create_task(cut(row + 1))
-            running: Row = []
-            for index in range(row * across, (row + 1) * across):
-                await places.acquire()
-                running.append(group.create_task(one(index, strip.popleft())))
-            await rows.put(running)
+        most = self._settings.tiles_at_once
+        await denoise_rows(prepared.outline.plan, cut, sender, finishing, most)
 
     async def _again(self, job: Job, stage: str, send: Callable[[], Awaitable[T]]) -> T:
         """A stage's call, sent again while its replica dies."""
@@ -266,13 +228,6 @@ class Conductor:
                 retry_after_s=self._settings.retry_after_s,
             )
         self._in_progress += 1
-
-
-async def _join(rows: asyncio.Queue[Row], count: int, finishing: Finishing) -> None:
-    """Hands rows of tiles on from top to bottom, each as soon as it is whole."""
-    for _ in range(count):
-        running = await rows.get()
-        await finishing.add([await task for task in running])
 
 
 def _report(finished: Finished, ledger: Ledger) -> FidelityReport:

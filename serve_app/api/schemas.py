@@ -53,7 +53,7 @@ EXAMPLE_REPORT: JsonDict = {
     "color_error_p99": 1.4,
     "edge_agreement": 0.004,
     "seam_energy": 1.01,
-    "fidelity": 0.5,
+    "fidelity": 1.0,
     "noise": 0.003,
     "blocking": 0.02,
     "tiles_retried": 0,

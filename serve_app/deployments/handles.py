@@ -11,6 +11,8 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from io import BytesIO
 from typing import Any
 
 import ray
@@ -23,6 +25,7 @@ from ray.serve.schema import DeploymentStatus, DeploymentStatusOverview
 from serve_app.contracts import ModelInfo, ResolvedParams, UpscaleRequest
 from serve_app.engine.task import TileTask
 from serve_app.errors import Busy, ReplicaLost, TesseraError
+from serve_app.imaging.frames import Frames
 from serve_app.parts import Prepared
 from serve_app.stages.finish import Finished
 
@@ -44,6 +47,8 @@ _FULL_S = 1.0
 def translate(error: BaseException) -> BaseException:
     """Turns what Ray raises into our tree; anything else is returned as it is."""
     if isinstance(error, ray.exceptions.RayTaskError):
+        if isinstance(error.cause, ray.exceptions.ObjectLostError):  # an input went with its node
+            return translate(error.cause)
         return error.cause if isinstance(error.cause, TesseraError) else error
     if isinstance(error, _LOST):
         return ReplicaLost(f"{type(error).__name__}: a replica was lost", retry_after_s=5)
@@ -98,6 +103,7 @@ class RayPreparer:
 
     def __init__(self, handle: DeploymentHandle) -> None:
         self._prepare = handle.options(method_name="prepare", stream=True)
+        self._split = handle.options(method_name="split", stream=True)
         self._strip = handle.options(method_name="strip", stream=True)
 
     async def prepare(
@@ -109,6 +115,15 @@ class RayPreparer:
             outline = await stream.next()
             source, *drawn = await stream.rest()
             return Prepared(outline, source, drawn)
+
+    async def split(
+        self, request: UpscaleRequest, params: ResolvedParams, model: ModelInfo
+    ) -> Frames | None:
+        """See `parts.Preparer`. The pictures are references, which Ray resolves where `prepare` runs."""
+        async with _stream(self._split, request.image, params, model) as stream:
+            frames: Frames | None = await stream.next()
+            pictures = await stream.rest()
+            return None if frames is None else replace(frames, pictures=pictures)
 
     async def strip(
         self, prepared: Prepared, params: ResolvedParams, row: int
@@ -194,6 +209,7 @@ class RayFinisher:
 
     def __init__(self, handle: DeploymentHandle) -> None:
         self._handle = handle.options(method_name="finish", stream=True)
+        self._join = handle.options(method_name="join", stream=True)
 
     @asynccontextmanager
     async def begin(
@@ -201,6 +217,13 @@ class RayFinisher:
     ) -> AsyncIterator[RayFinishing]:
         """See `parts.Finisher`."""
         yield RayFinishing(self._handle, prepared, params, model)
+
+    async def join(self, frames: Frames, params: ResolvedParams, model: ModelInfo) -> bytes:
+        """See `parts.Finisher`."""
+        async with _stream(self._join, frames, params, model) as stream:
+            [image] = await stream.rest()
+            joined: bytes = await image
+            return joined
 
 
 class RayFinishing:
@@ -220,5 +243,14 @@ class RayFinishing:
         """See `parts.Finishing`."""
         async with _stream(self._handle, *self._asked, self._source, self._rows) as stream:
             report = await stream.next()
-            [image] = await stream.rest()
-            return Finished(await image, report)
+            file = BytesIO()  # gives its bytes away without a copy
+            while (piece := await stream.next()) is not None:
+                file.write(piece)
+            return Finished(file.getvalue(), report)
+
+    async def keep(self) -> Finished:
+        """See `parts.Finishing`."""
+        async with _stream(self._handle, *self._asked, self._source, self._rows) as stream:
+            report = await stream.next()
+            pieces: Any = await stream.rest()
+            return Finished(pieces, report)

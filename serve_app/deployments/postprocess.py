@@ -8,6 +8,9 @@ import ray
 from ray import ObjectRef
 
 from serve_app.contracts import FidelityReport, ModelInfo, ResolvedParams
+from serve_app.deployments.heap import return_large_blocks
+from serve_app.imaging.frames import Frames
+from serve_app.stages.animate import join
 from serve_app.stages.enlarge import Source
 from serve_app.stages.finish import Finish
 from serve_app.tiling.grid import Plan
@@ -15,6 +18,9 @@ from serve_app.tiling.grid import Plan
 
 class Postprocess:
     """Wraps `stages.finish`. It keeps nothing between calls: when a replica dies, another does its pictures."""
+
+    def __init__(self) -> None:
+        return_large_blocks()
 
     def finish(
         self,
@@ -35,12 +41,22 @@ class Postprocess:
                 one row is in this process at a time. What the store does not hold it has on disk.
 
         Yields:
-            The report, the file, and None at the end.
+            The report, the file in pieces, and None at the end.
         """
         with Finish(plan, params, model, source) as finish:
             for row in rows:
                 finish.add(ray.get(list(row)))
-            finished = finish.end()
-        yield finished.report
-        yield finished.image
+            yield finish.close()
+            yield from finish.pieces()
+        yield None
+
+    def join(
+        self, frames: Frames, params: ResolvedParams, model: ModelInfo
+    ) -> Iterator[bytes | None]:
+        """Joins a moving picture's frames; their pictures are references, of which one is opened at a time.
+
+        Yields:
+            The file, and None at the end.
+        """
+        yield join(frames, lambda at: b"".join(ray.get(frames.pictures[at])), params, model)
         yield None

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from serve_app.contracts import ModelInfo, ResolvedParams
 from serve_app.controls.depth import open_depth
+from serve_app.deployments.heap import return_large_blocks
+from serve_app.imaging.frames import Frames
 from serve_app.levels import Levels
 from serve_app.settings import Settings
+from serve_app.stages.animate import split
 from serve_app.stages.enlarge import Source
 from serve_app.stages.prepare import Outline, prepare, strip
 from serve_app.tiling.grid import Plan
@@ -24,6 +28,7 @@ class Preprocess:
     """
 
     def __init__(self, settings: Settings) -> None:
+        return_large_blocks()
         self._limits = settings.images
         self._depth = open_depth(settings.model)
 
@@ -36,6 +41,15 @@ class Preprocess:
     ) -> Iterator[Outline | Source | Levels | None]:
         """Yields the outline, the decoded source, and the picture of each control but `upscale`."""
         yield from prepare(image, control_images, params, model, self._limits, self._depth)
+        yield None
+
+    def split(
+        self, image: bytes, params: ResolvedParams, model: ModelInfo
+    ) -> Iterator[Frames | bytes | None]:
+        """Yields what is known of a moving picture's frames, None for a still one, then the pictures."""
+        found = split(image, params, model, self._limits)
+        yield None if found is None else replace(found, pictures=())
+        yield from () if found is None else found.pictures
         yield None
 
     def strip(

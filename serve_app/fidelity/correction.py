@@ -13,9 +13,9 @@ import math
 
 import numpy as np
 
+from serve_app.choices import ColorFix
 from serve_app.fidelity.axis import AxisFilter
 from serve_app.levels import Levels, Pixels, from_levels
-from serve_app.params import ColorFix
 from serve_app.resample import BLOCK_ROWS, resize, resize_rows, source_rows
 
 LEVELS = 5

@@ -77,7 +77,7 @@ def noise_of(colour: Levels) -> float:
     for top in range(0, height, _BAND_ROWS):
         rows = colour[top : min(top + _BAND_ROWS, height), :width]
         luma = np.moveaxis(from_levels(rows) @ _OPPONENT[:1].T, 2, 0)
-        blocks = _there(luma)[0].transpose(0, 2, 1, 3)[..., fine]
+        blocks = block_cosines(luma)[0].transpose(0, 2, 1, 3)[..., fine]
         found.append(np.sqrt(np.mean(np.square(blocks), axis=-1)).ravel())
     detail = np.concatenate(found)
     detail = detail[detail > 1 / TOP_LEVEL]
@@ -98,7 +98,7 @@ def _band(colour: Levels, top: int, bottom: int, threshold: np.float32) -> Pixel
                 for side, shift in zip(planes.shape[1:], (down, right), strict=True)
             )
             place = np.s_[:, down : down + height, right : right + length]
-            blocks = _there(planes[place])
+            blocks = block_cosines(planes[place])
             kept = np.abs(blocks) > threshold
             kept[:, :, 0, :, 0] = True  # the mean of a block
             weight = 1 / kept.sum(axis=(2, 4), keepdims=True, dtype=np.float32)
@@ -111,8 +111,15 @@ def _band(colour: Levels, top: int, bottom: int, threshold: np.float32) -> Pixel
     return np.moveaxis(inner, 0, 2) @ _OPPONENT
 
 
-def _there(planes: Pixels) -> Pixels:
-    """The cosine coefficients of whole blocks: (n, rows / 8, 8, columns / 8, 8)."""
+def block_cosines(planes: Pixels) -> Pixels:
+    """The cosine coefficients of whole blocks of 8 x 8 px, orthonormal.
+
+    Args:
+        planes: (n, rows, columns), multiples of 8.
+
+    Returns:
+        (n, rows / 8, 8, columns / 8, 8), the lowest frequency first.
+    """
     count, height, width = planes.shape
     across = planes.reshape(count, height, width // _SIDE, _SIDE) @ _COSINES.T
     down = _COSINES @ across.reshape(count, height // _SIDE, _SIDE, width)

@@ -6,21 +6,33 @@ places, so that a large picture costs no more than one of a megapixel; it refuse
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from serve_app.levels import Levels, from_levels
+from serve_app.fidelity.denoise import block_cosines
+from serve_app.levels import Levels, Pixels, from_levels
 
 _PATCH_PX = 64  # a multiple of a JPEG block's side, as are the patches' origins
 _MOST_PATCHES = 256
 _BLOCK_PX = 8
-_CELL_PX = 8  # of the diagonal detail; 16 px of the source
-_QUIETEST = 0.1  # share of the cells that are taken as flat
-_QUIET_BIAS = 1.13  # the quietest tenth of cells of pure noise show so much less; measured
-_CLIPPED = 0.01  # as near to black or white as this a cell hides its noise
-_EDGE = 0.1  # of 1: a step this far is one of the picture's own
+_LEAST_SIDE_PX = 2 * _BLOCK_PX
+_WINDOW_PX = 5  # what noise is told from texture in
+_MOST_WINDOWS = 40_000  # a larger picture's lie farther apart
+_LEAST_WINDOWS = 150  # six for each pixel of one; fewer tell no noise
+_UNREST = 2.3  # times the variance of white noise: hardly a window of nothing else is less quiet
+_MOST_ROUNDS = 12
+_HALVED_FROM_PX = 384  # soft noise shows at half size; so does a smaller picture's texture
+_CLIPPED = 0.01  # as near to black or white as this a window hides its noise
+_SHIFTS_PX = (2, 4, 6)  # grids that no JPEG was coded on, unless it was cropped
+_COARSE = 3  # up to this sum of a coefficient's two frequencies JPEG keeps it
+_FINE = 8  # and from this on it spares the bits
+_EDGE = 8 / 255  # what a coefficient counts at most: an edge is no block
+_EVEN = 0.05 / 255  # as little detail as that is none
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +41,7 @@ class SourceFaults:
 
     Attributes:
         noise: Standard deviation of its noise, of 0 to 1.
-        blocking: How much larger the steps at the borders of 8-px blocks are than those beside them; 0 is none.
+        blocking: Share of the fine detail that JPEG's blocks of 8 px lack beside blocks laid elsewhere: 0 to 1.
     """
 
     noise: float
@@ -43,14 +55,19 @@ def judge_source(source: Levels) -> SourceFaults:
         source: (h, w, 3); one too small to tell is taken as clean.
 
     Source:
-        J. Immerkaer, "Fast noise variance estimation", 1996, for the idea; the noise is read from the diagonal
-        detail of a Haar transform (D. Donoho and I. Johnstone, 1994) at the picture's quietest cells.
+        The noise is the least eigenvalue of the quiet windows' covariance, after X. Liu, M. Tanaka and
+        M. Okutomi, "Single-image noise level estimation for blind denoising", 2013, and S. Pyatykh, J. Hesser
+        and L. Zheng, "Image noise level estimation by principal component analysis", 2013.
     """
-    patches = [_green(source[rows, columns]) for rows, columns in _places(*source.shape[:2])]
+    patches = [from_levels(source[rows, columns]) for rows, columns in _places(*source.shape[:2])]
     if not patches:
         return SourceFaults(0.0, 0.0)
-    down = _blocking([patch.T for patch in patches])
-    return SourceFaults(_noise(patches), max(0.0, (_blocking(patches) + down) / 2))
+    # Green is the most of luma, and its noise is a channel's own, not the less of a mean of three.
+    greens = [patch[:, :, 1] for patch in patches]
+    noise = _noise(greens)
+    if min(source.shape[:2]) >= _HALVED_FROM_PX:
+        noise = max(noise, _noise([_halved(green) for green in greens]))
+    return SourceFaults(noise, _blocking(patches))
 
 
 def lowered(default: float, faults: SourceFaults) -> float:
@@ -61,13 +78,14 @@ def lowered(default: float, faults: SourceFaults) -> float:
         faults: Of the source.
 
     Returns:
-        0 to `default`: half of it at a noise of 4 levels of 255, and where steps at the
-        borders of blocks are a third larger than those beside them.
+        0 to `default`: two thirds of it at a noise of 2 levels of 255, a sixteenth at 5, next to nothing at 10;
+        a half where JPEG's blocks lack four tenths of the fine detail, a sixth where they lack three quarters.
+        There the best strengths were measured: docs/fidelity.md.
     """
     noise = faults.noise * 255
-    kept = 1 / (1 + (max(noise - 1.0, 0.0) / 3.0) ** 2)
-    kept *= 1 / (1 + (max(faults.blocking - 0.08, 0.0) / 0.25) ** 2)
-    return default * kept
+    by_noise = 1 / (1 + (max(noise - 1.0, 0.0) / 1.3) ** 2.5)
+    by_blocks = 1 / (1 + (max(faults.blocking - 0.1, 0.0) / 0.3) ** 2)
+    return float(default * by_noise * by_blocks)
 
 
 def _places(height: int, width: int) -> list[tuple[slice, slice]]:
@@ -75,7 +93,7 @@ def _places(height: int, width: int) -> list[tuple[slice, slice]]:
     down = range(0, max(height - _PATCH_PX, 0) + 1, _PATCH_PX)
     across = range(0, max(width - _PATCH_PX, 0) + 1, _PATCH_PX)
     step = max(1, round((len(down) * len(across) / _MOST_PATCHES) ** 0.5))
-    if min(height, width) < 2 * _CELL_PX:
+    if min(height, width) < _LEAST_SIDE_PX:
         return []
     return [
         (slice(top, top + _PATCH_PX), slice(left, left + _PATCH_PX))
@@ -84,38 +102,73 @@ def _places(height: int, width: int) -> list[tuple[slice, slice]]:
     ]
 
 
-def _green(patch: Levels) -> NDArray[np.float32]:
-    """Green: the most of luma, and its noise is a channel's own, not the less of a mean of three."""
-    return from_levels(patch[:, :, 1])
+def _noise(patches: list[Pixels]) -> float:
+    """The largest noise that quiet windows agree on.
 
-
-def _noise(patches: list[NDArray[np.float32]]) -> float:
-    spreads = []
-    for patch in patches:
-        height, width = (side // (2 * _CELL_PX) * _CELL_PX for side in patch.shape)
-        a, b, c, d = (patch[y : 2 * height : 2, x : 2 * width : 2] for y in (0, 1) for x in (0, 1))
-        cells = (height // _CELL_PX, _CELL_PX, width // _CELL_PX, _CELL_PX)
-        fine = ((a - b - c + d) / 2).reshape(cells)
-        # A few strokes on an even ground are no noise: there, most of the detail is nothing.
-        typical = np.median(np.abs(fine), axis=(1, 3))
-        detail = np.minimum(fine.std(axis=(1, 3)), 3 * typical)
-        light = ((a + b + c + d) / 4).reshape(cells).mean(axis=(1, 3))
-        spreads.append(detail[(light > _CLIPPED) & (light < 1 - _CLIPPED)])
-    found = np.concatenate(spreads)
-    return float(np.quantile(found, _QUIETEST)) * _QUIET_BIAS if len(found) else 0.0
-
-
-def _blocking(patches: list[NDArray[np.float32]]) -> float:
-    """Steps across columns 8, 16, ... over the mean of their neighbours', less 1; in quiet rows most of all."""
-    border, beside, edges, places = 0.0, 1e-6, 0, 1
-    for patch in patches:
-        steps = np.abs(np.diff(patch, axis=1))
-        at = np.arange(_BLOCK_PX - 1, steps.shape[1] - 2, _BLOCK_PX)
-        edges, places = edges + int((steps[:, at] > _EDGE).sum()), places + steps[:, at].size
-        steps = np.minimum(steps, _EDGE)  # an edge is no block
-        near = (steps[:, at - 2] + steps[:, at - 1] + steps[:, at + 1] + steps[:, at + 2]) / 4
-        border += float(steps[:, at].sum())
-        beside += float(near.sum())
-    if edges > places / 4:  # drawn on this grid, as pixel art is: no JPEG steps so far so often
+    White noise is as strong along each direction that a window can vary in, texture nearly absent in some. So
+    the weakest direction bounds the noise from above. Windows less quiet than noise of that size hold something
+    else, too; they are put aside and the bound falls, until it stays.
+    """
+    windows = _windows(patches)
+    if len(windows) < _LEAST_WINDOWS:
         return 0.0
-    return (border + 1e-4) / (beside + 1e-4) - 1
+    across, down = windows[:, :, 2:] - windows[:, :, :-2], windows[:, 2:] - windows[:, :-2]
+    unrest = (np.square(across).mean(axis=(1, 2)) + np.square(down).mean(axis=(1, 2))) / 4
+    order = np.argsort(unrest)
+    windows, unrest = windows[order], unrest[order]
+    variance = _weakest(windows)
+    for _ in range(_MOST_ROUNDS):
+        quiet = max(int(np.searchsorted(unrest, variance * _UNREST)), _LEAST_WINDOWS)
+        lower = min(_weakest(windows[:quiet]), variance)
+        if lower > 0.999 * variance:
+            break
+        variance = lower
+    return float(np.sqrt(variance))
+
+
+def _halved(plane: Pixels) -> Pixels:
+    """Means of 2 x 2 px: white noise loses half of itself there, soft noise less."""
+    height, width = (side // 2 for side in plane.shape)
+    cells = plane[: 2 * height, : 2 * width].reshape(height, 2, width, 2)
+    return np.asarray(cells.mean(axis=(1, 3)))
+
+
+def _windows(patches: list[Pixels]) -> NDArray[np.float64]:
+    """(n, side, side); black and white ones left out, unless most are: a page is drawn on them."""
+    side = (_WINDOW_PX, _WINDOW_PX)
+    places = sum((p.shape[0] - _WINDOW_PX + 1) * (p.shape[1] - _WINDOW_PX + 1) for p in patches)
+    step = max(1, math.ceil(math.sqrt(places / _MOST_WINDOWS)))
+    found = [sliding_window_view(patch, side)[::step, ::step] for patch in patches]
+    windows = np.concatenate([view.reshape(-1, *side) for view in found]).astype(np.float64)
+    light = windows.mean(axis=(1, 2))
+    seen = (light > _CLIPPED) & (light < 1 - _CLIPPED)
+    return windows[seen] if seen.mean() > 0.5 else windows
+
+
+def _weakest(windows: NDArray[np.float64]) -> float:
+    """Variance along the weakest direction; that of few windows is smaller by chance, which is put right."""
+    flat = windows.reshape(len(windows), -1)
+    least = max(float(np.linalg.eigvalsh(np.cov(flat.T))[0]), 0.0)
+    return least / (1 - math.sqrt(flat.shape[1] / len(flat))) ** 2
+
+
+def _blocking(patches: list[Pixels]) -> float:
+    """How much less fine detail lies in JPEG's own blocks than in shifted ones.
+
+    What is drawn on this very grid, as pixel art is, lacks coarse detail in its blocks no less than fine.
+    """
+    planes = np.stack([patch @ _LUMA for patch in patches])
+    (fine, coarse), *shifted = (_detail(planes, shift) for shift in (0, *_SHIFTS_PX))
+    fine_share = fine / min(detail[0] for detail in shifted)
+    coarse_share = coarse / min(detail[1] for detail in shifted)
+    return max(0.0, 1 - fine_share / min(coarse_share, 1.0))
+
+
+def _detail(planes: Pixels, shift_px: int) -> tuple[float, float]:
+    """Mean size of the fine and of the coarse coefficients of blocks that begin at `shift_px`."""
+    height, width = ((side - shift_px) // _BLOCK_PX * _BLOCK_PX for side in planes.shape[1:])
+    placed = planes[:, shift_px : shift_px + height, shift_px : shift_px + width]
+    sizes = np.minimum(np.abs(block_cosines(placed)), _EDGE).mean(axis=(0, 1, 3))
+    frequency = np.add.outer(np.arange(_BLOCK_PX), np.arange(_BLOCK_PX))
+    fine, coarse = frequency >= _FINE, (frequency > 0) & (frequency <= _COARSE)
+    return float(sizes[fine].mean()) + _EVEN, float(sizes[coarse].mean()) + _EVEN

@@ -46,7 +46,9 @@ def fill_transparent(colour: Pixels, alpha: Pixels) -> Pixels:
 
 
 def fill_levels(colour: Levels, alpha: Levels) -> None:
-    """Does in place what `fill_transparent` does, in bands: floats are held at half the size and no larger.
+    """Fills in place as `fill_transparent` does, but from half the size: close to it where colours are smooth.
+
+    It goes in bands: floats are held at half the size and no larger.
 
     Args:
         colour: (H, W, 3), straight; changed where alpha is 0.

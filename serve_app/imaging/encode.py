@@ -60,6 +60,9 @@ class Encoder:
 
     As a context it closes at its end, or aborts if that is an exception.
 
+    Attributes:
+        warnings: What of the source could not be kept, in sentences.
+
     Args:
         path: The file to be made; replaced if it exists.
         height: Rows of the result, px.
@@ -80,6 +83,7 @@ class Encoder:
         holds_gray = holds.gray_with_alpha if self._alpha else holds.gray
         self._gray = look.traits.gray and holds_gray
         self._conversion = _conversion(look, self._gray) if holds.profiles else None
+        self.warnings = _warnings(look, self._conversion)
         self._width, self._left = width, height
         sheet = self._sheet(height, look)
         self._path, self._part = path, path.with_name(f".{path.name}.part")
@@ -229,3 +233,10 @@ def _conversion(look: Look, gray: bool) -> Conversion | None:
         return Conversion(look.traits.icc, gray=gray)
     except ValueError:
         return None
+
+
+def _warnings(look: Look, conversion: Conversion | None) -> tuple[str, ...]:
+    kept = look.traits.icc is None or conversion is not None
+    if kept or look.color_profile is not ColorProfile.SOURCE:
+        return ()
+    return ("the source's colour profile could not be written to; the result is in sRGB",)

@@ -14,11 +14,11 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from serve_app.choices import Priority
 from serve_app.errors import ConfigurationError
 from serve_app.model_info import ModelInfo
 from serve_app.models.flops import Config, image_tokens
 from serve_app.models.loras import room_rank
-from serve_app.params import Priority
 from serve_app.settings import EngineSettings
 
 GIB = 2**30

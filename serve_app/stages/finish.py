@@ -26,7 +26,8 @@ from serve_app.stages.enlarge import Source, alpha_rows
 from serve_app.tiling.blend import Blending, fades
 from serve_app.tiling.grid import Plan
 
-_BAND_ROWS = 128  # corrected at once, beside the halo
+_BAND_PIXELS = 1_280_000  # corrected at once, beside the halo: a wide result takes little more
+_BAND_ROWS = (64, 128)  # at least what the blend gives at once; at most what is worth its halo
 _PIECE_BYTES = 8 * 2**20  # of the file, read back at once
 
 
@@ -104,6 +105,7 @@ class Finish:
         """Ends the file, for `pieces`; all rows of tiles are there."""
         self._encoder.close()
         measures = self._measuring.end()
+        del self._blending, self._rows, self._correction, self._measuring  # while the file is sent
         return FidelityReport(
             lr_psnr_db=measures.lr_psnr_db,
             color_error_mean=measures.color_error_mean,
@@ -115,6 +117,7 @@ class Finish:
             blocking=self._faults.blocking,
             tiles_retried=0,
             tiles_replaced=0,
+            warnings=self._encoder.warnings,
         )
 
     def pieces(self) -> Iterator[bytes]:
@@ -138,7 +141,10 @@ class _Window:
 
     def __init__(self, height: int, width: int, halo_px: int) -> None:
         self._height, self._halo_px = height, halo_px
-        self._room = np.empty((min(height, 2 * _BAND_ROWS + 2 * halo_px), width, 3), np.float32)
+        fewest, most = _BAND_ROWS
+        self._band_rows = min(max(_BAND_PIXELS // width, fewest), most)
+        room = min(height, 2 * self._band_rows + 2 * halo_px)
+        self._room = np.empty((room, width, 3), np.float32)
         self._first = self._filled = self._top = 0
 
     @property
@@ -161,10 +167,10 @@ class _Window:
         end = self._first + self._filled
         last = end == self._height
         bottom = end if last else end - self._halo_px
-        if bottom > self._top and (last or bottom - self._top >= _BAND_ROWS):
+        if bottom > self._top and (last or bottom - self._top >= self._band_rows):
             top, self._top = self._top, bottom
-            for start in range(top, bottom, _BAND_ROWS):
-                yield self._first, start, min(start + _BAND_ROWS, bottom)
+            for start in range(top, bottom, self._band_rows):
+                yield self._first, start, min(start + self._band_rows, bottom)
 
 
 def _seams(plan: Plan, origins: Sequence[int]) -> list[int]:

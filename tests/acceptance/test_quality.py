@@ -71,12 +71,13 @@ def test_it_beats_plain_resizing(table: dict[str, dict[str, float]]) -> None:
 def test_it_beats_resizing_with_the_same_backprojection(
     table: dict[str, dict[str, float]],
 ) -> None:
-    """Rounds for rounds and strength for strength: the default holds a result less firmly."""
+    """Rounds for rounds and strength for strength: the default is lowered where fur is taken for noise."""
     ours, honest = table["Tessera, full bp"], table["Lanczos + bp"]
     assert ours["ssimulacra2"] > honest["ssimulacra2"]
     assert abs(ours["sharpness"] - 1) < abs(honest["sharpness"] - 1)
-    assert ours["psnr_y"] > honest["psnr_y"] - 0.2
+    assert ours["psnr_y"] > honest["psnr_y"]
+    assert ours["gmsd"] < honest["gmsd"]
 
 
 def test_its_result_shows_its_source(table: dict[str, dict[str, float]]) -> None:
-    assert table["Tessera"]["lr_psnr"] > 45
+    assert table["Tessera"]["lr_psnr"] > 50

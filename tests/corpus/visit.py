@@ -69,6 +69,8 @@ def _send(client: httpx.Client, url: str, case: Case) -> Outcome:
     file = (case.filename, case.data, case.media_type)
     try:
         form = FORM | ({"animated": "true"} if case.animated else {})
+        if case.kind == "rare layout":  # whose samples are compared as they stand
+            form["color_profile"] = "srgb"
         answer = client.post(f"{url}/v1/upscale", files={"image": file}, data=form)
     except httpx.HTTPError as error:
         return Outcome(case, 0, f"{case.id}: {error!r}", time.monotonic() - began)

@@ -42,6 +42,17 @@ def test_a_dead_replica_is_lost_and_may_be_tried_again(lost: Exception) -> None:
     assert found.retry_after_s is not None
 
 
+def test_an_input_lost_with_its_node_is_lost_for_the_task_that_asked_for_it() -> None:
+    for cause in (
+        ray.exceptions.ObjectLostError("00" * 28, None, ""),
+        ray.exceptions.OwnerDiedError("00" * 28, None, ""),
+    ):
+        found = translate(task_error(cause))
+        assert isinstance(found, ReplicaLost)
+        assert type(cause).__name__ in found.detail
+        assert found.retry_after_s is not None
+
+
 def test_an_unavailable_deployment_is_lost() -> None:
     from ray.serve._private.common import DeploymentID
 

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from serve_app.choices import ColorFix
 from serve_app.fidelity.backprojection import backproject
 from serve_app.fidelity.correction import Correction
 from serve_app.fidelity.measures import lr_psnr
 from serve_app.levels import from_levels, to_levels
-from serve_app.params import ColorFix
 from serve_app.resample import resize
 
 SIZES = [

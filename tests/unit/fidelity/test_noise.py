@@ -45,23 +45,73 @@ def test_a_clean_source_keeps_the_default():
     assert lowered(0.5, faults) == 0.5
 
 
-def test_blocks_are_found_and_more_the_lower_the_quality():
+def texture(side=128):
+    """Sharp and without a quiet place, but as a photograph's falling with the frequency: a lawn."""
+    white = np.random.default_rng(1).normal(0, 1, (side, side))
+    down, across = np.fft.fftfreq(side)[:, None], np.fft.fftfreq(side)[None]
+    falling = np.fft.fft2(white) / (np.hypot(down, across) + 0.02) ** 1.5
+    plane = np.fft.ifft2(falling * np.cos(np.pi * down) * np.cos(np.pi * across)).real
+    plane = 128 + 40 * plane / plane.std()
+    return np.rint(np.clip(plane[..., None] * (1, 0.95, 0.8), 0, 255)).astype(np.uint8)
+
+
+def test_texture_is_no_noise():
+    faults = judge_source(levels(texture()))
+    assert faults.noise * 255 < 1.5
+    assert faults.blocking < 0.05
+    assert lowered(1, faults) > 0.85
+
+
+def test_noise_on_texture_is_found():
+    drawn = np.random.default_rng(0).normal(0, 5, (128, 128, 3))
+    noisy_texture = to_levels(((texture() + drawn) / 255).astype(np.float32))
+    assert judge_source(noisy_texture).noise * 255 == pytest.approx(5, rel=1 / 3)
+
+
+def test_soft_noise_of_a_large_picture_is_seen():
+    white = np.random.default_rng(0).normal(0, 10, (401, 401, 1))
+    soft = (white[1:, 1:] + white[1:, :-1] + white[:-1, 1:] + white[:-1, :-1]) / 4
+    picture = to_levels(((128 + soft) / 255).astype(np.float32).repeat(3, 2))
+    assert judge_source(picture).noise * 255 > 2.5
+    assert judge_source(picture[:300]).noise * 255 < 2
+
+
+def test_a_large_picture_is_judged_by_a_sample():
+    drawn = np.random.default_rng(0).normal(0, 5 / 255, (1500, 2000, 3))
+    assert judge_source(to_levels((0.5 + drawn).astype(np.float32))).noise * 255 == pytest.approx(
+        5, rel=0.1
+    )
+
+
+@pytest.mark.parametrize("quality", [90, 85, 70, 50, 30])
+def test_blocks_are_found(quality: int):
+    for picture in (scene(), texture()):
+        with Image.open(io.BytesIO(jpeg_bytes(picture, quality))) as image:
+            found = judge_source(levels(image.convert("RGB"))).blocking
+        assert found > 0.4
+
+
+def test_the_best_quality_leaves_few_blocks():
     found = []
-    for quality in (95, 70, 50, 30):
-        with Image.open(io.BytesIO(jpeg_bytes(scene(), quality))) as image:
+    for quality in (99, 95, 85):
+        with Image.open(io.BytesIO(jpeg_bytes(texture(), quality))) as image:
             found.append(judge_source(levels(image.convert("RGB"))).blocking)
     assert found == sorted(found)
-    assert found[0] < 0.3 < found[2]
+    assert found[0] < 0.1
 
 
 def test_more_of_a_fault_lowers_more():
-    by_noise = [lowered(0.8, SourceFaults(sigma / 255, 0)) for sigma in (0, 1, 2, 4, 10, 30)]
-    by_blocks = [lowered(0.8, SourceFaults(0, blocking)) for blocking in (0, 0.1, 0.3, 1)]
+    by_noise = [lowered(0.8, SourceFaults(sigma / 255, 0)) for sigma in (0, 1, 2, 5, 10, 30)]
+    by_blocks = [lowered(0.8, SourceFaults(0, blocking)) for blocking in (0, 0.1, 0.4, 0.75)]
     for numbers in (by_noise, by_blocks):
-        assert numbers[0] == 0.8
+        assert numbers[0] == numbers[1] == 0.8
         assert numbers == sorted(numbers, reverse=True)
         assert min(numbers) > 0
-    assert by_noise[3] == pytest.approx(0.4)
+    assert by_noise[2] == pytest.approx(0.8 * 2 / 3, rel=0.05)
+    assert by_noise[3] == pytest.approx(0.8 / 16, rel=0.2)
+    assert by_noise[4] < 0.01
+    assert by_blocks[2] == pytest.approx(0.4)
+    assert by_blocks[3] == pytest.approx(0.8 / 6, rel=0.1)
     assert lowered(0, SourceFaults(0.1, 1)) == 0
 
 

@@ -232,6 +232,23 @@ def test_otherwise_it_is_srgb(kind, given):
         assert "icc_profile" not in opened(data).info
 
 
+@pytest.mark.parametrize(
+    ("given", "warned"),
+    [
+        ({"icc": p3()}, False),
+        ({"icc": p3(), "color_profile": ColorProfile.SRGB}, False),
+        ({}, False),
+        ({"icc": p3()[:200]}, True),
+        ({"icc": gray_profile(2.2)}, True),
+    ],
+    ids=["kept", "srgb asked for", "none", "cut", "gray for colour"],
+)
+def test_a_profile_that_is_not_kept_is_told(given, warned, tmp_path):
+    encoder = Encoder(tmp_path / "result", 4, 4, False, look(**given))
+    encoder.abort()
+    assert bool(encoder.warnings) is warned
+
+
 def test_a_profile_of_colours_does_not_fit_a_gray_file():
     assert encode(smooth(), None, look(gray=True, icc=p3())) == encode(
         smooth(), None, look(gray=True)
