@@ -105,6 +105,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 $(INSTALLED_DEV): $(INSTALLED)
 	$(PIP) install --quiet -c constraints.txt -e '.[dev,train]'
 	@command -v kubectl >/dev/null || $(MAKE) $(BIN)/kubectl
+	@scripts/debian postgresql /usr/lib/postgresql/*/bin/initdb
 	@touch $@
 
 $(BIN)/kubectl:

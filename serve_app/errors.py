@@ -161,21 +161,21 @@ class BlobFailed(TesseraError):
     """A file that was kept cannot be used."""
 
     code = "blob-failed"
-    title = "Stored file failed"
+    title = "Blob failed"
 
 
 class BlobMissing(BlobFailed):
     """A file that was kept is not there."""
 
     code = "blob-missing"
-    title = "Stored file missing"
+    title = "Blob missing"
 
 
 class BlobCorrupt(BlobFailed):
     """A file that was kept is not what was written."""
 
     code = "blob-corrupt"
-    title = "Stored file corrupt"
+    title = "Blob corrupt"
 
 
 class LeaseLost(TesseraError):

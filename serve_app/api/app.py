@@ -10,7 +10,10 @@ from fastapi_offline import FastAPIOffline
 
 from serve_app import __version__
 from serve_app.api.edge import Edge
+from serve_app.api.jobs.desk import Desk
+from serve_app.api.jobs.routes import file_routes, job_routes
 from serve_app.api.openapi import describe
+from serve_app.api.plan import plan_routes
 from serve_app.api.problems import Problems, install_problems
 from serve_app.api.routes import catalogue_routes, operations_routes, upscale_routes
 from serve_app.contracts import Upscaler
@@ -32,6 +35,7 @@ def create_api(
     *,
     stamps_request_id: bool = True,
     internet: Internet | None = None,
+    desk: Desk | None = None,
 ) -> FastAPI:
     """Builds the HTTP application around an `Upscaler`.
 
@@ -41,6 +45,7 @@ def create_api(
         stamps_request_id: False behind a proxy that adds `X-Request-Id` to every response itself, as
             Ray Serve's does; the header would otherwise be there twice.
         internet: What `image_url` reaches, for tests; None is the real one.
+        desk: The way to jobs; None offers none.
     """
     app = FastAPIOffline(
         title="Tessera",
@@ -57,6 +62,10 @@ def create_api(
     app.add_middleware(Edge, problems=problems, stamps_request_id=stamps_request_id)
     fetcher = Fetcher(settings.fetch, internet)
     app.include_router(upscale_routes(upscaler, fetcher, settings, problems))
+    app.include_router(plan_routes(upscaler, fetcher, desk, settings))
+    if desk is not None:
+        app.include_router(job_routes(upscaler, desk, settings))
+        app.include_router(file_routes(desk))
     app.include_router(catalogue_routes(upscaler, settings))
     app.include_router(operations_routes(upscaler))
     describe(app)

@@ -89,14 +89,14 @@ async def _read_multipart(request: Request, content_type: str, limit_bytes: int)
     _check_one(image is not None, url is not None, IMAGE_FIELD, "one file")
     controls = {n.removeprefix(CONTROL_IMAGE_PREFIX): data for n, data in form.files.items()}
     given = {k: v for k, v in form.texts.items() if v or k in _TEXTS_THAT_MAY_BE_EMPTY}
-    priority = _priority(given.pop(PRIORITY_FIELD, None))
+    priority = priority_of(given.pop(PRIORITY_FIELD, None))
     return Upload(image, url, controls, form.filename, UpscaleParams.parse(given), priority)
 
 
 async def _read_json(request: Request, limit_bytes: int) -> Upload:
     most = -(-limit_bytes * PICTURES_AT_LIMIT * 4 // 3) + ALLOWANCE_BYTES
     body = b"".join([chunk async for chunk in _bounded(request, limit_bytes, most)])
-    fields = _parse_object(body)
+    fields = parse_object(body)
     text, url = fields.pop(BASE64_FIELD, None), fields.pop(URL_FIELD, None)
     _check_one(text is not None, url is not None, BASE64_FIELD, _BASE64)
     if not isinstance(url, str | None):
@@ -113,7 +113,7 @@ async def _read_json(request: Request, limit_bytes: int) -> Upload:
         name: _decode(text, f"{CONTROLS_BASE64_FIELD}.{name}", limit_bytes)
         for name, text in encoded.items()
     }
-    priority = _priority(fields.pop(PRIORITY_FIELD, None))
+    priority = priority_of(fields.pop(PRIORITY_FIELD, None))
     return Upload(image, url, controls, "", UpscaleParams.parse(fields), priority)
 
 
@@ -131,9 +131,18 @@ def tenant_of(headers: Headers) -> str:
     return given
 
 
-def _priority(given: Any) -> Priority:
+def priority_of(given: Any, absent: Priority = Priority.INTERACTIVE) -> Priority:
+    """Reads a priority.
+
+    Args:
+        given: As it came.
+        absent: What holds where none was given.
+
+    Raises:
+        InvalidParameter: no such priority.
+    """
     if given is None:
-        return Priority.INTERACTIVE
+        return absent
     try:
         return Priority(given)
     except ValueError:
@@ -166,15 +175,21 @@ def _over_all(limit_bytes: int) -> TooLarge:
     )
 
 
-def _parse_object(body: bytes) -> dict[str, Any]:
-    try:
-        found = json.loads(body, object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
-        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise RequestError(f"The JSON body is malformed: {reason}.", field="body") from None
+def parse_object(body: bytes) -> dict[str, Any]:
+    """Reads a body that is a JSON object; raises RequestError."""
+    found = parse_json(body)
     if not isinstance(found, dict):
         raise RequestError("The JSON body must be an object.", field="body", allowed="an object")
     return found
+
+
+def parse_json(body: bytes) -> Any:
+    """Reads JSON; raises RequestError where it is malformed or names a field twice."""
+    try:
+        return json.loads(body, object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise RequestError(f"The JSON body is malformed: {reason}.", field="body") from None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp
 
 from serve_app.api import create_api
+from serve_app.api.jobs.desk import Desk
 from serve_app.contracts import (
     DEFAULT_TENANT,
     ModelInfo,
@@ -22,6 +23,8 @@ from serve_app.contracts import (
 )
 from serve_app.deployments.handles import RayDenoiser, RayFinisher, RayPreparer, RayPromptEmbedder
 from serve_app.errors import InvalidParameter
+from serve_app.jobs.blobs import Blobs
+from serve_app.jobs.store import Store
 from serve_app.settings import Settings
 from serve_app.upscale import Conductor
 
@@ -61,7 +64,14 @@ class Gateway:
         )
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
-        return create_api(self._conductor, self._settings, stamps_request_id=False)
+        desk = self._desk() if self._settings.jobs.enabled else None
+        return create_api(self._conductor, self._settings, stamps_request_id=False, desk=desk)
+
+    def _desk(self) -> Desk:
+        jobs = self._settings.jobs
+        blobs = Blobs(jobs.blobs_url, jobs.blobs_options)
+        most = jobs.most_attempts
+        return Desk(lambda: Store.open(jobs.database_url, most_attempts=most), blobs, jobs)
 
     async def upscale(
         self,

@@ -45,10 +45,8 @@ class Database:
         kind = found.get_backend_name()
         if kind not in _DRIVERS or (kind == "sqlite" and not found.database):
             allowed = "sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
-            raise ConfigurationError(
-                f"jobs.database_url: {kind!r} with no file, or of no kind that is known",
-                allowed=allowed,
-            )
+            detail = f"jobs.database_url: {kind!r} without a file, or of an unknown kind"
+            raise ConfigurationError(detail, field="jobs.database_url", allowed=allowed)
         self.is_sqlite = kind == "sqlite"
         found = found.set(drivername=_DRIVERS[kind])
         if self.is_sqlite and found.database:

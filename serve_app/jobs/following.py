@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import and_, func, select, true, update
 
 from serve_app.errors import NotFound
-from serve_app.jobs.moves import move, tell
+from serve_app.jobs.moves import Told, move, tell
 from serve_app.jobs.part import Part, item_of, job_of
 from serve_app.jobs.records import Event, ItemRecord, JobRecord, Page, StoreCounts
 from serve_app.jobs.schema import attempts, deliveries, events, held, items, jobs, totals
@@ -107,7 +107,7 @@ class Following(Part):
             )
             running = marked.scalar_one_or_none()
             if running is not None:
-                told = ("item.cancelled", {})
+                told: Told = ("item.cancelled", {})
                 moved = await move(connection, ItemEvent.CANCEL, job_id, waiting, now, None, told)
                 if not moved and running:
                     await tell(connection, job_id, [], now, {"status": JobStatus.CANCELLING})
@@ -128,7 +128,7 @@ class Following(Part):
                 update(jobs).where(jobs.c.id == job_id).values(cancelled_at=None)
             )
             values = {"attempts": 0, "available_at": now, "error": None, "tiles_done": 0}
-            told = ("item.retried", {})
+            told: Told = ("item.retried", {})
             await move(
                 connection, ItemEvent.REVIVE, job_id, items.c.job_id == job_id, now, values, told
             )
@@ -140,7 +140,7 @@ class Following(Part):
 
             async def by_status(table: object, column: object) -> dict[str, int]:
                 statement = select(column, func.count()).select_from(table).group_by(column)  # type: ignore[call-overload]
-                return dict((await connection.execute(statement)).tuples().all())
+                return dict(await connection.execute(statement))
 
             waiting = items.c.status == ItemStatus.QUEUED
             oldest = (

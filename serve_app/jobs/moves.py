@@ -11,11 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, select, update
+from sqlalchemy import ColumnElement, RowMapping, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serve_app.jobs.schema import deliveries, events, items, jobs, tenants
 from serve_app.jobs.states import Counts, ItemEvent, ItemStatus, JobStatus, changes, job_status
+
+Told = tuple[str, Mapping[str, Any]]
+"""Kind and data of an event."""
 
 _OPEN = (ItemStatus.QUEUED, ItemStatus.RUNNING)
 
@@ -27,7 +30,7 @@ async def move(
     where: ColumnElement[bool],
     now: float,
     values: Mapping[str, Any] | None = None,
-    told: tuple[str, Mapping[str, Any]] | None = None,
+    told: Told | None = None,
 ) -> list[RowMapping]:
     """Lets an event happen to items of one job.
 
@@ -83,7 +86,7 @@ async def _count(
     job_id: str,
     change: Mapping[ItemStatus, int],
     pixels: int,
-    tale: Sequence[tuple[str, Mapping[str, Any]]],
+    tale: Sequence[Told],
     now: float,
 ) -> None:
     counted = {
@@ -134,7 +137,7 @@ async def _count_tenant(
 async def tell(
     connection: AsyncConnection,
     job_id: str,
-    tale: Sequence[tuple[str, Mapping[str, Any]]],
+    tale: Sequence[Told],
     now: float,
     values: Mapping[str, Any] | None = None,
 ) -> None:
@@ -171,10 +174,3 @@ async def announce(
     """Writes down that a webhook is to be told, in the transaction of what it is told of."""
     row = {"job_id": job_id, "kind": kind, "url": url, "status": "pending", "attempts": 0}
     await connection.execute(deliveries.insert(), row | {"created_at": now, "next_at": now})
-
-
-async def locked_job(connection: AsyncConnection, job_id: str, sqlite: bool) -> RowMapping | None:
-    """A job's row, held until the transaction's end."""
-    statement = select(*jobs.c).where(jobs.c.id == job_id)
-    statement = statement if sqlite else statement.with_for_update()
-    return (await connection.execute(statement)).mappings().one_or_none()

@@ -7,10 +7,19 @@ from typing import Any
 
 from sqlalchemy import RowMapping
 
+from serve_app.choices import Priority
 from serve_app.jobs.database import Database
 from serve_app.jobs.records import ItemRecord, JobRecord, ResultRecord
 from serve_app.jobs.states import Counts, ItemStatus, JobStatus
-from serve_app.params import Priority
+
+_OF_JOB = (
+    *("id", "tenant", "params", "created_at", "started_at", "finished_at"),
+    *("idempotency_key", "webhook_url", "last_event"),
+)
+_OF_ITEM = (
+    *("job_id", "number", "name", "params", "source", "source_url", "control_images", "pixels"),
+    *("attempts", "tiles_done", "tiles_total", "error", "started_at", "finished_at"),
+)
 
 RANKS = {Priority.INTERACTIVE: 0, Priority.BATCH: 1}
 
@@ -32,9 +41,7 @@ class Part:
 
 def job_of(row: RowMapping) -> JobRecord:
     """A row of `jobs` as a record."""
-    names = ("id", "tenant", "params", "created_at", "started_at", "finished_at")
-    names += ("idempotency_key", "webhook_url", "last_event")
-    facts: dict[str, Any] = {name: row[name] for name in names}
+    facts: dict[str, Any] = {name: row[name] for name in _OF_JOB}
     counts = Counts(*(row[status.value] for status in ItemStatus))
     return JobRecord(
         status=JobStatus(row["status"]), priority=Priority(row["priority"]), counts=counts, **facts
@@ -43,17 +50,6 @@ def job_of(row: RowMapping) -> JobRecord:
 
 def item_of(row: RowMapping) -> ItemRecord:
     """A row of `items` as a record."""
-    names = (
-        "job_id",
-        "number",
-        "name",
-        "params",
-        "source",
-        "source_url",
-        "control_images",
-        "pixels",
-    )
-    names += ("attempts", "tiles_done", "tiles_total", "error", "started_at", "finished_at")
-    facts: dict[str, Any] = {name: row[name] for name in names}
+    facts: dict[str, Any] = {name: row[name] for name in _OF_ITEM}
     result = ResultRecord(**row["result"]) if row["result"] else None
     return ItemRecord(status=ItemStatus(row["status"]), result=result, **facts)

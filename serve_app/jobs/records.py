@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from serve_app.choices import Priority
 from serve_app.jobs.states import Counts, ItemStatus, JobStatus
-from serve_app.params import Priority
 
 Json = dict[str, Any]
 

@@ -79,9 +79,15 @@ def outline(image: bytes, params: ResolvedParams, model: ModelInfo, limits: Imag
         RequestError: not a picture that Tessera reads, over a limit, or no result that its format holds.
     """
     header = inspect(image, limits)
-    source = Size(header.height, header.width)
+    return outline_of(Size(header.height, header.width), params, model, limits)
+
+
+def outline_of(
+    source: Size, params: ResolvedParams, model: ModelInfo, limits: ImageLimits, frames: int = 1
+) -> Outline:
+    """Plans the tiles of a picture of which only the size is known; see `outline`."""
     result = result_size(source, params)
-    check_pixels(result, params, limits)
+    check_pixels(result, params, limits, frames)
     check_size(params.output_format, result.height, result.width)
     stored_bits(params.output_format, params.bit_depth, found=8)
     return Outline(source, make_plan(result, model.tile_px, model.overlap_px, model.align_px))

@@ -1,10 +1,21 @@
 """The first tables."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0001"
 down_revision = None
+
+
+def _in_state(status: str) -> dict[str, Any]:
+    where = sa.text(f"status = '{status}'")
+    return {"sqlite_where": where, "postgresql_where": where}
+
+
+_QUEUED = _in_state("queued")
+_RUNNING = _in_state("running")
 
 
 def upgrade() -> None:
@@ -16,7 +27,7 @@ def upgrade() -> None:
         sa.Column("touched_at", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("name"),
     )
-    op.create_index("blobs_by_age", "blobs", ["touched_at"], unique=False)
+    op.create_index("blobs_by_age", "blobs", ["touched_at"])
     op.create_table(
         "jobs",
         sa.Column("id", sa.String(length=30), nullable=False),
@@ -41,8 +52,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("tenant", "idempotency_key"),
     )
-    op.create_index("jobs_by_end", "jobs", ["finished_at"], unique=False)
-    op.create_index("jobs_of_tenant", "jobs", ["tenant", "id"], unique=False)
+    op.create_index("jobs_by_end", "jobs", ["finished_at"])
+    op.create_index("jobs_of_tenant", "jobs", ["tenant", "id"])
     op.create_table(
         "leaders",
         sa.Column("name", sa.String(length=64), nullable=False),
@@ -82,8 +93,8 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id"),
     )
-    op.create_index("deliveries_due", "deliveries", ["status", "next_at"], unique=False)
-    op.create_index("deliveries_of_job", "deliveries", ["job_id"], unique=False)
+    op.create_index("deliveries_due", "deliveries", ["status", "next_at"])
+    op.create_index("deliveries_of_job", "deliveries", ["job_id"])
     op.create_table(
         "events",
         sa.Column("job_id", sa.String(length=30), nullable=False),
@@ -122,31 +133,10 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("job_id", "number"),
     )
-    op.create_index(
-        "items_by_lease",
-        "items",
-        ["lease_until"],
-        unique=False,
-        sqlite_where=sa.text("status = 'running'"),
-        postgresql_where=sa.text("status = 'running'"),
-    )
-    op.create_index(
-        "items_by_wait",
-        "items",
-        ["queued_at"],
-        unique=False,
-        sqlite_where=sa.text("status = 'queued'"),
-        postgresql_where=sa.text("status = 'queued'"),
-    )
-    op.create_index(
-        "items_in_order",
-        "items",
-        ["tenant", "rank", "job_id", "number"],
-        unique=False,
-        sqlite_where=sa.text("status = 'queued'"),
-        postgresql_where=sa.text("status = 'queued'"),
-    )
-    op.create_index("items_of_job", "items", ["job_id", "status", "number"], unique=False)
+    op.create_index("items_by_lease", "items", ["lease_until"], **_RUNNING)
+    op.create_index("items_by_wait", "items", ["queued_at"], **_QUEUED)
+    op.create_index("items_in_order", "items", ["tenant", "rank", "job_id", "number"], **_QUEUED)
+    op.create_index("items_of_job", "items", ["job_id", "status", "number"])
     op.create_table(
         "attempts",
         sa.Column("job_id", sa.String(length=30), nullable=False),
@@ -174,4 +164,21 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("job_id", "number", "role", "key"),
     )
-    op.create_index("held_by_blob", "held", ["blob"], unique=False)
+    op.create_index("held_by_blob", "held", ["blob"])
+
+
+def downgrade() -> None:
+    """Removes them, those first that refer to others."""
+    for name in (
+        "held",
+        "attempts",
+        "items",
+        "events",
+        "deliveries",
+        "totals",
+        "tenants",
+        "leaders",
+        "jobs",
+        "blobs",
+    ):
+        op.drop_table(name)

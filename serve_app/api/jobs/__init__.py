@@ -1,0 +1,1 @@
+"""Durable jobs over HTTP: submitted, listed, followed, given up, fetched."""

@@ -1,0 +1,98 @@
+"""`POST /v1/plan`: what a picture will cost, told before any of it is spent.
+
+It refuses to know how the plan is made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import APIRouter
+from pydantic import Field
+from starlette.requests import Request
+
+from serve_app.api.body import read_upload, tenant_of
+from serve_app.api.jobs.desk import Desk
+from serve_app.api.openapi import upscale_request
+from serve_app.api.schemas import Answer
+from serve_app.contracts import ModelInfo, ResolvedParams, Upscaler, resolve
+from serve_app.fetch.client import Fetcher
+from serve_app.jobs.planning import check_control_names, look, model_of, plan_of, step_seconds
+from serve_app.presets import with_preset
+from serve_app.settings import Settings
+
+
+class PlanAnswer(Answer):
+    """What a request will cost."""
+
+    model: str
+    source_width: int = Field(description="px, upright.")
+    source_height: int = Field(description="px, upright.")
+    width: int = Field(description="Of the result, px.")
+    height: int = Field(description="Of the result, px.")
+    frames: int
+    tiles: int = Field(description="Of all frames.")
+    steps: int = Field(description="Denoising steps that each tile runs at most.")
+    tile_tflop: float | None = Field(description="Of one tile; null where the model does not tell.")
+    tflop: float | None = Field(description="Of all tiles.")
+    estimated_s: float | None = Field(
+        description="Seconds of denoising at the pace of your last jobs; null where there is none."
+    )
+    queue_position: int | None = Field(
+        description="Items of jobs that wait now; null without jobs."
+    )
+
+
+def plan_routes(
+    upscaler: Upscaler, fetcher: Fetcher, desk: Desk | None, settings: Settings
+) -> APIRouter:
+    """The route; without a desk nothing is known of what waits."""
+    router = APIRouter(tags=["upscale"])
+
+    @router.post("/v1/plan", summary="What would it cost?", openapi_extra=upscale_request())
+    async def plan(request: Request) -> PlanAnswer:
+        """Takes what `POST /v1/upscale` takes, reads the picture's header, and computes nothing."""
+        limits = settings.images
+        upload = await read_upload(request, limits.upload_bytes)
+        tenant = tenant_of(request.headers)
+        params = with_preset(upload.params, settings.requests.presets)
+        model = model_of(params, await upscaler.models())
+        resolved = resolve(params, model, drawn_seed=0)
+        check_control_names(list(upload.control_images), resolved, model)
+        image = upload.image
+        if image is None:
+            url = upload.image_url or ""
+            image = await fetcher.fetch(url, limits.upload_bytes, request.state.request_id)
+        seen = await asyncio.to_thread(look, image, limits)
+        found, frames = plan_of(seen, resolved, model, limits)
+        facts = {
+            "source_width": seen.size.width,
+            "source_height": seen.size.height,
+            "width": found.result.width,
+            "height": found.result.height,
+            "frames": frames,
+            "tiles": found.count * frames,
+        }
+        return await _answer(facts, model, resolved, desk, tenant)
+
+    return router
+
+
+async def _answer(
+    facts: dict[str, int], model: ModelInfo, params: ResolvedParams, desk: Desk | None, tenant: str
+) -> PlanAnswer:
+    pace: float | None = None
+    waiting: int | None = None
+    if desk is not None:
+        store = await desk.store()
+        pace = await step_seconds(store, tenant)
+        waiting = (await store.counts()).items["queued"]
+    return PlanAnswer(
+        model=model.name,
+        **facts,
+        steps=params.steps,
+        tile_tflop=None,
+        tflop=None,
+        estimated_s=None if pace is None else round(pace * params.steps * facts["tiles"], 1),
+        queue_position=waiting,
+    )
