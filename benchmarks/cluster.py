@@ -14,11 +14,14 @@ from ray import serve
 
 @contextmanager
 def local_cluster(cpus: int) -> Iterator[None]:
-    """Starts Ray and Serve in this process's name.
+    """Starts Ray and Serve in this process's name; inside another such context it is that one.
 
     Args:
         cpus: What Ray believes to have; reservations, not cores.
     """
+    if ray.is_initialized():
+        yield
+        return
     folder = tempfile.mkdtemp(prefix="t", dir="/tmp")  # short: Ray's sockets lie in it
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -15,10 +15,12 @@ import argparse
 import json
 import os
 import platform
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from benchmarks import engine_latency, engine_scaling, engine_sizes, engine_throughput
+from benchmarks.cluster import local_cluster
 
 FOLDER = Path(__file__).parents[1] / "docs" / "measurements"
 PARTS: dict[str, Any] = {
@@ -49,6 +51,15 @@ def write(folder: Path) -> None:
     (folder / "engine.md").write_text("\n".join(sections))
 
 
+def keep(folder: Path, name: str, measured: dict[str, Any]) -> None:
+    """Stores a part's raw numbers beside the others' and writes the page."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "engine.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps(known | {name: measured}, indent=1) + "\n")
+    write(folder)
+
+
 def main() -> None:
     """Measures the parts asked for and writes the page anew."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -59,15 +70,14 @@ def main() -> None:
     options = parser.parse_args()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     folder = options.out or (None if options.quick else FOLDER)
-    for name in options.only:
-        measured = PARTS[name].measure(options.quick, options.rounds)
-        print(PARTS[name].report(measured)[0], flush=True)
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            path = folder / "engine.json"
-            known = json.loads(path.read_text()) if path.exists() else {}
-            path.write_text(json.dumps(known | {name: measured}, indent=1) + "\n")
-            write(folder)
+    # Where it matters that parts run, and not how fast, they share a Ray; else each has one of its own.
+    shared = options.quick and len(options.only) > 1
+    with local_cluster(cpus=16) if shared else nullcontext():
+        for name in options.only:
+            measured = PARTS[name].measure(options.quick, options.rounds)
+            print(PARTS[name].report(measured)[0], flush=True)
+            if folder is not None:
+                keep(folder, name, measured)
 
 
 if __name__ == "__main__":

@@ -52,6 +52,8 @@ _BOUNDS = {
 _TEXT = {"schema": {"type": "string"}}
 _NUMBER = {"schema": {"type": "number"}}
 _WHOLE = {"schema": {"type": "integer"}}
+_EMPTY = {"example": ""}
+"""/docs fills a form with examples of its own, scale and width alike, where none is given; empty is absent."""
 _URL = {
     "type": "string",
     "format": "uri",
@@ -111,11 +113,13 @@ def _form() -> dict[str, Any]:
     body = _body(IMAGE_FIELD, picture)
     listed = body["properties"]["controls"]
     body["properties"]["controls"] = {
-        "type": "string",
-        "contentMediaType": JSON,
-        "contentSchema": {key: listed[key] for key in ("type", "items", "maxItems")},
+        "type": "string",  # and no more: /docs offers a file for a text of another media type
         "title": "controls",
         "description": f"{listed['description']} A form sends the list as JSON text.",
+    }
+    body["properties"] = {
+        name: field if name in (IMAGE_FIELD, PRIORITY_FIELD) else field | _EMPTY
+        for name, field in body["properties"].items()
     }
     return body | {"patternProperties": {f"^{CONTROL_IMAGE_PREFIX}.+$": control}}
 

@@ -16,11 +16,13 @@ from typing import Any
 import pyvips
 from PIL import ImageCms
 
+from serve_app import __version__
 from serve_app.cli.exits import Exit, UsageError
 from serve_app.contracts import UpscaleParams
 from serve_app.imaging.inspect import inspect
 from serve_app.imaging.provenance import read_provenance
 from serve_app.imaging.xmp import read_properties
+from serve_app.models.catalog import DESCRIPTION_FILE, SHIPPED, read_model_info
 from serve_app.settings import ImageLimits
 
 MOST_BYTES = 2**30
@@ -43,9 +45,10 @@ async def inspect_file(arguments: argparse.Namespace) -> Exit:
     facts = _facts(data, arguments.file)
     provenance = read_provenance(data)
     command = None if provenance is None else repeat(provenance, arguments.spell)
+    warnings = [] if provenance is None else differences(provenance)
     if arguments.json:
         told = {"file": str(path)} | facts | {"provenance": provenance, "command": command}
-        print(json.dumps(told))
+        print(json.dumps(told | {"warnings": warnings}))
         return Exit.DONE
     size = f"{facts['width']}x{facts['height']} px" if facts["width"] else "size not read"
     depth = f"{facts['bit_depth']} bits" if facts["bit_depth"] else "depth not read"
@@ -57,7 +60,32 @@ async def inspect_file(arguments: argparse.Namespace) -> Exit:
         print(f"{name}: {value if isinstance(value, str) else json.dumps(value)}")
     if command:
         print(f"again: {command}")
+    for warning in warnings:
+        print(f"warning: {warning}")
     return Exit.DONE
+
+
+def differences(provenance: Mapping[str, Any]) -> list[str]:
+    """What is not here as it was where the result was made, so that the same command may make another picture.
+
+    Of models only the shipped are looked at: who wrote the file shall not have paths opened or hubs asked.
+
+    Args:
+        provenance: As it was read; anybody may have written it.
+
+    Returns:
+        A sentence for each: Tessera's version, and the revision of the model.
+    """
+    found = []
+    version, name, ran = (provenance.get(fact) for fact in ("version", "model", "revision"))
+    if version is not None and version != __version__:
+        found.append(f"made by Tessera {version}; this is {__version__}")
+    shipped = {path.parent.name: path.parent for path in SHIPPED.glob(f"*/{DESCRIPTION_FILE}")}
+    if ran is not None and isinstance(name, str) and name in shipped:
+        here = read_model_info(shipped[name]).revision
+        if ran != here:
+            found.append(f"made with revision {ran} of {name}; here it is {here}")
+    return found
 
 
 def repeat(provenance: Mapping[str, Any], spell: Callable[[str], str]) -> str | None:

@@ -7,8 +7,10 @@ sample. This module refuses to know how a result is made, and the bytes of any f
 
 from __future__ import annotations
 
+import errno
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +19,7 @@ from typing import Any, Self
 import numpy as np
 
 from serve_app.contracts import ColorProfile, OutputFormat
+from serve_app.errors import Busy, InvalidParameter
 from serve_app.imaging.formats import FORMATS, check_size, stored_bits
 from serve_app.imaging.metadata import carried_exif
 from serve_app.imaging.profiles import Conversion
@@ -27,6 +30,7 @@ from serve_app.imaging.xmp import written_packet
 from serve_app.levels import Levels, Pixels, to_levels
 
 _AT_ONCE_ROWS = 64  # turned to samples together; bounds the copies, whatever a caller brings
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)  # ITU-R BT.709
 
 
@@ -72,6 +76,7 @@ class Encoder:
 
     Raises:
         InvalidParameter: the format cannot hold it; `output_format` or `bit_depth` is the field.
+        Busy: no room is left on the disk.
     """
 
     def __init__(self, path: Path, height: int, width: int, has_alpha: bool, look: Look) -> None:
@@ -87,9 +92,11 @@ class Encoder:
         self._width, self._left = width, height
         sheet = self._sheet(height, look)
         self._path, self._part = path, path.with_name(f".{path.name}.part")
-        self._file = self._part.open("wb")
+        with _room():
+            self._file = self._part.open("wb")
         try:
-            self._writer = holds.writer(self._file, sheet)
+            with _room():
+                self._writer = holds.writer(self._file, sheet)
         except BaseException:
             self.abort()
             raise
@@ -100,26 +107,34 @@ class Encoder:
         Args:
             colour: (n, width, 3) float32, sRGB, straight.
             alpha: (n, width) float32; None for a picture without.
+
+        Raises:
+            Busy: no room is left on the disk.
+            InvalidParameter: the source's profile fails after all; `color_profile` is the field.
         """
         if len(colour) > self._left or colour.shape[1:] != (self._width, 3):
             raise ValueError(f"{colour.shape} are not rows of {self._left} more x {self._width}")
         for top in range(0, len(colour), _AT_ONCE_ROWS):
             rows = slice(top, top + _AT_ONCE_ROWS)
-            self._writer.rows(self._samples(colour[rows], None if alpha is None else alpha[rows]))
+            samples = self._samples(colour[rows], None if alpha is None else alpha[rows])
+            with _room():
+                self._writer.rows(samples)
         self._left -= len(colour)
 
     def close(self) -> None:
         """Ends the file and puts it in its place.
 
         Raises:
+            Busy: no room is left on the disk.
             ValueError: rows are missing.
         """
         try:
             if self._left:
                 raise ValueError(f"{self._left} rows are missing")
-            self._writer.end()
-            self._file.close()
-            self._part.replace(self._path)
+            with _room():
+                self._writer.end()
+                self._file.close()
+                self._part.replace(self._path)
         finally:
             self.abort()
 
@@ -187,7 +202,7 @@ class Encoder:
         if self._conversion is None:
             stored = _rounded(band, self._bits)
         else:
-            through = self._conversion(to_levels(np.broadcast_to(band, (*band.shape[:2], 3))))
+            through = _converted(self._conversion, band)
             stored = through if self._bits == 16 else _to_8_bits(through)
         if not self._alpha or opacity is None:
             return stored
@@ -211,6 +226,30 @@ def encode(colour: Pixels, alpha: Pixels | None, look: Look) -> bytes:
         with Encoder(path, height, width, alpha is not None, look) as encoder:
             encoder.write(colour, alpha)
         return path.read_bytes()
+
+
+@contextmanager
+def _room() -> Iterator[None]:
+    """Within it a full disk is `Busy`: what fills it is mostly other results, which go when they are sent."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise Busy("no room is left on the disk that results are written to") from None
+
+
+def _converted(conversion: Conversion, band: Pixels) -> Levels:
+    """Rows in the profile. It was tried on all corners of sRGB, so here it fails for want of memory only.
+
+    The rows before are in the profile already, so these cannot be sRGB: there is no result then.
+    """
+    try:
+        return conversion(to_levels(np.broadcast_to(band, (*band.shape[:2], 3))))
+    except ValueError as error:
+        raise InvalidParameter(
+            f"color_profile: {error}", field="color_profile", allowed="srgb"
+        ) from None
 
 
 def _rounded(pixels: Pixels, bits: int) -> Samples:

@@ -38,9 +38,12 @@ _REPLACED = {
     ("http://ns.adobe.com/xmp/note/", "HasExtendedXMP"),
 }
 # Pictures beside the source's and how to put them together: depth, gain, motion. They show what was.
-_STALE = re.compile(r"http://ns\.google\.com/photos/1\.0/|http://ns\.adobe\.com/hdr-gain-map/")
+_STALE = re.compile(
+    r"http://ns\.google\.com/photos/1\.0/|http://ns\.adobe\.com/(hdr-gain-map|xap/1\.0/g/img)/"
+)
 _PLACE = re.compile(
-    "gps|.*(latitude|longitude|longtitude|location|geo(tag|code|point|hash))"
+    "gps|.*(latitude|longitude|longtitude|altitude|coordinate|location|locality|geo(tag|code|point|hash))"
+    "|(lat|long|lon|lng|alt|lat_long|place|placename|coverage)$"
     "|(city|country|countrycode|countryname|state|province|provincestate|worldregion)$",
     re.IGNORECASE,
 )

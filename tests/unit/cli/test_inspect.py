@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from serve_app import __version__
 from serve_app.cli import inspect as command
 from serve_app.cli import main
 from serve_app.cli.arguments import build_parser, option_of, read_params
-from serve_app.cli.inspect import repeat
+from serve_app.cli.inspect import differences, repeat
 from serve_app.contracts import OutputFormat, UpscaleParams
 from serve_app.imaging.encode import encode
+from serve_app.models.catalog import SHIPPED, read_model_info
 from tests.unit.imaging.results import look, p3, smooth
 
 PARAMETERS = {
@@ -78,6 +80,29 @@ def test_the_command_makes_it_again() -> None:
 @pytest.mark.parametrize("provenance", [{}, {"parameters": "text"}, {"seed": 1}])
 def test_without_parameters_there_is_no_command(provenance: dict[str, object]) -> None:
     assert repeat(provenance, option_of) is None
+
+
+@pytest.mark.parametrize("model", ["../mini", "hub/model", 7, None, ["mini"]])
+def test_what_is_as_it_was_and_what_cannot_be_known_is_not_told(model: object) -> None:
+    here = read_model_info(SHIPPED / "mini").revision
+    assert differences({"version": __version__, "model": "mini", "revision": here}) == []
+    assert differences({"version": __version__, "model": model, "revision": "other"}) == []
+
+
+def test_another_version_and_another_revision_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "old.png"
+    old = PROVENANCE | {"version": "0.0.1", "revision": "abc"}
+    path.write_bytes(encode(smooth(), None, look(provenance=old)))
+    warnings = told(path, capsys)["warnings"]
+    here = read_model_info(SHIPPED / "mini").revision
+    assert warnings == [
+        f"made by Tessera 0.0.1; this is {__version__}",
+        f"made with revision abc of mini; here it is {here}",
+    ]
+    assert main(["inspect", str(path)]) == 0
+    assert f"warning: made by Tessera 0.0.1; this is {__version__}" in capsys.readouterr().out
 
 
 def test_what_somebody_else_wrote_never_fails() -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from serve_app.contracts import ColorProfile, OutputFormat
-from serve_app.errors import InvalidParameter
+from serve_app.errors import Busy, InvalidParameter
 from serve_app.imaging.encode import Encoder, encode
 from serve_app.imaging.provenance import SOFTWARE, read_provenance
 from tests.unit.imaging.results import (
@@ -357,7 +357,22 @@ def test_missing_and_surplus_rows_are_mistakes(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_leaves_no_file(tmp_path):
+def written(path: Path, output_format: OutputFormat) -> None:
+    noise = np.random.default_rng(1).random((400, 300, 3), np.float32)
+    with Encoder(path, 400, 300, False, look(output_format)) as encoder:
+        encoder.write(noise, None)
+        encoder.close()
+
+
+@pytest.mark.parametrize("output_format", list(OutputFormat))
+def test_a_full_disk_asks_to_come_again(output_format: OutputFormat, tmp_path: Path):
+    (tmp_path / ".result.part").symlink_to("/dev/full")
+    with pytest.raises(Busy, match="no room is left"):
+        written(tmp_path / "result", output_format)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_may_not_grow_leaves_none(tmp_path):
     script = (
         "import resource, signal, sys; from pathlib import Path; import numpy as np\n"
         "from serve_app.imaging.encode import Encoder\n"

@@ -148,6 +148,10 @@ PLACES = (
     '<rdf:li e:Sublocation="52.31N"/></rdf:Bag></e:LocationCreated>',
     '<rdf:Description xmlns:j="http://www.dji.com/drone-dji/1.0/" j:GpsLatitude="52.31N"/>',
     '<c:CountryCode xmlns:c="http://iptc.org/std/Iptc4xmpCore/1.0/xmlns/">52.31N</c:CountryCode>',
+    '<rdf:Description xmlns:j="http://www.dji.com/drone-dji/1.0/" j:AbsoluteAltitude="52.31N"/>',
+    '<o:Coordinates xmlns:o="http://example.org/">52.31N</o:Coordinates>',
+    '<o:lat xmlns:o="http://www.w3.org/2003/01/geo/wgs84_pos#">52.31N</o:lat>',
+    '<o:coverage xmlns:o="http://purl.org/dc/elements/1.1/">52.31N</o:coverage>',
 )
 
 
@@ -164,6 +168,7 @@ def test_a_place_in_any_form(place, keep_gps):
         "<!-- 52.31N -->",
         "<?note 52.31N?>",
         '<g:Data xmlns:g="http://ns.google.com/photos/1.0/image/">52.31N</g:Data>',
+        '<g:image xmlns:g="http://ns.adobe.com/xap/1.0/g/img/">52.31N</g:image>',
     ],
 )
 def test_remarks_and_pictures_beside_it_do_not_travel(stale):
