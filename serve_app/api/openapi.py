@@ -165,6 +165,9 @@ def _header(name: str, pattern: str, description: str) -> dict[str, Any]:
     return {"name": name, "in": "header", "description": description, "schema": schema}
 
 
+_OF_JOBS = {404, 409}
+
+
 def upscale_responses() -> dict[int | str, dict[str, Any]]:
     """The answers of `POST /v1/upscale`, each problem status with the classes that lead to it."""
     answers: dict[int | str, dict[str, Any]] = {
@@ -186,7 +189,7 @@ def upscale_responses() -> dict[int | str, dict[str, Any]]:
             },
         }
     }
-    for status in sorted(set(STATUS.values())):
+    for status in sorted(set(STATUS.values()) - _OF_JOBS):
         titles = sorted(kind.title for kind, found in STATUS.items() if found == status)
         answers[status] = {
             "description": f"{HTTPStatus(status).phrase}: {', '.join(titles)}.",

@@ -59,6 +59,8 @@ STATUS: dict[type[errors.TesseraError], int] = {
     errors.TileFailed: 500,
     errors.GarbageTile: 500,
     errors.BlobFailed: 500,
+    errors.BlobMissing: 500,
+    errors.BlobCorrupt: 500,
     errors.LeaseLost: 500,
     errors.ReplicaLost: 503,
     errors.ConfigurationError: 500,

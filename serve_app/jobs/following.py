@@ -140,7 +140,7 @@ class Following(Part):
 
             async def by_status(table: object, column: object) -> dict[str, int]:
                 statement = select(column, func.count()).select_from(table).group_by(column)  # type: ignore[call-overload]
-                return dict(await connection.execute(statement))
+                return dict((await connection.execute(statement)).all())
 
             waiting = items.c.status == ItemStatus.QUEUED
             oldest = (

@@ -39,6 +39,11 @@ PAGES = [
 TESTED_ELSEWHERE = {
     "serve_app/api/answers.py": "tests/unit/api/test_app.py",
     "serve_app/api/edge.py": "tests/unit/api/test_app.py",
+    "serve_app/api/jobs/desk.py": "tests/unit/api/jobs/test_routes.py",
+    "serve_app/api/jobs/documents.py": "tests/unit/api/test_openapi.py",
+    "serve_app/api/jobs/form.py": "tests/unit/api/jobs/test_submission.py",
+    "serve_app/api/jobs/gathering.py": "tests/unit/api/jobs/test_submission.py",
+    "serve_app/api/jobs/schemas.py": "tests/unit/api/jobs/test_routes.py",
     "serve_app/api/multipart.py": "tests/unit/api/test_body.py",
     "serve_app/api/routes.py": "tests/unit/api/test_app.py",
     "serve_app/api/schemas.py": "tests/unit/api/test_openapi.py",
@@ -271,7 +276,9 @@ def test_every_module_says_why_it_exists(path: Path):
 
 
 @pytest.mark.parametrize(
-    "path", [m for m in MODULES if m.name != "__init__.py" and "migrations" not in m.parts], ids=relative
+    "path",
+    [m for m in MODULES if m.name != "__init__.py" and "migrations" not in m.parts],
+    ids=relative,
 )
 def test_every_module_has_its_tests(path: Path):
     """`a/b.py` has `a/test_b.py`; a package's modules may share `test_a.py` beside the folder."""

@@ -158,7 +158,7 @@ class TestErrors:
         document = problem(response, STATUS[kind], kind.code, "steps")
         assert document["title"] == kind.title
         assert document["allowed"] == "1 to 2"
-        waits = kind in (errors.Busy, errors.ReplicaLost)
+        waits = STATUS[kind] in (429, 503)
         assert response.headers.get("Retry-After") == ("5" if waits else None)
 
     async def test_the_error_says_when_to_retry(

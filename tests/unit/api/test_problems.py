@@ -14,11 +14,19 @@ EXPECTED = {
     "unsupported-image": 415,
     "broken-image": 422,
     "too-large": 413,
+    "not-found": 404,
+    "wrong-state": 409,
+    "idempotency-conflict": 422,
+    "quota-exceeded": 429,
     "busy": 429,
     "deadline-exceeded": 504,
     "tile-failed": 500,
     "garbage-tile": 500,
     "replica-lost": 503,
+    "blob-failed": 500,
+    "blob-missing": 500,
+    "blob-corrupt": 500,
+    "lease-lost": 500,
     "configuration-error": 500,
     "unsupported-media-type": 415,
     "not-acceptable": 406,
@@ -66,7 +74,7 @@ def test_each_document_says_what_the_error_knows(kind: type[errors.TesseraError]
 def test_busy_and_lost_say_when_to_retry_even_if_the_error_does_not() -> None:
     for kind in STATUS:
         document = Problems(4.2).document(kind("x"), "id")
-        expected = 4.2 if kind in (errors.Busy, errors.ReplicaLost) else None
+        expected = 4.2 if STATUS[kind] in (429, 503) else None
         assert document.retry_after_s == expected
 
 
