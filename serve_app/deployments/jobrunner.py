@@ -27,6 +27,7 @@ from serve_app.jobs.blobs import Blobs
 from serve_app.jobs.patience import patiently
 from serve_app.jobs.runner import Runner
 from serve_app.jobs.store import Store
+from serve_app.jobs.sweep import Sweeper
 from serve_app.levels import Levels
 from serve_app.settings import Settings
 from serve_app.upscale import Conductor
@@ -102,11 +103,15 @@ class JobRunner:
             RayPixels(),
             self._settings,
         )
-        self._runner = Runner(store, attempt, jobs, name=f"runner-{uuid.uuid4().hex[:12]}")
+        name = f"runner-{uuid.uuid4().hex[:12]}"
+        self._runner = Runner(store, attempt, jobs, name)
+        sweeping = asyncio.create_task(Sweeper(store, self._blobs, jobs, name).run())
         logger.info("jobs.runner_started")
         try:
             await self._runner.run()
         finally:
+            sweeping.cancel()
+            await asyncio.wait([sweeping])
             await store.close()
 
     async def check_health(self) -> None:

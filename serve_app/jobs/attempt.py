@@ -17,6 +17,7 @@ from serve_app.fetch.client import Fetcher
 from serve_app.imaging.inspect import inspect
 from serve_app.jobs.blobs import Blobs
 from serve_app.jobs.checkpoints import CheckpointedDenoiser, Pixels
+from serve_app.jobs.deposit import deposit
 from serve_app.jobs.patience import patiently
 from serve_app.jobs.records import Json, Lease, ResultRecord
 from serve_app.jobs.store import Store
@@ -108,7 +109,7 @@ class Attempt:
         await self._hand_in(lease, result, reused)
 
     async def _hand_in(self, lease: Lease, result: UpscaleResult, reused: int) -> None:
-        blob = await patiently(lambda: self._blobs.put(result.image))
+        blob = await patiently(lambda: deposit(self._store, self._blobs, result.image))
         record = ResultRecord(
             blob.name,
             result.media_type,
@@ -117,7 +118,6 @@ class Attempt:
             blob.size_bytes,
             _details(result) | {"tiles_reused": reused},
         )
-        await patiently(lambda: self._store.touch_blob(blob.name, blob.size_bytes))
         await patiently(lambda: self._store.succeed(lease, record))
 
     async def _request(self, lease: Lease) -> UpscaleRequest:
@@ -150,7 +150,11 @@ class Attempt:
 
 def problem(error: TesseraError) -> Json:
     """An error as the members of a problem document."""
-    members = {"type": error.code, "title": error.title, "detail": error.detail}
+    members = {
+        "type": f"urn:tessera:problem:{error.code}",
+        "title": error.title,
+        "detail": error.detail,
+    }
     optional = {"field": error.field, "allowed": error.allowed}
     return members | {name: value for name, value in optional.items() if value is not None}
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 import os
 import tempfile
 import uuid
@@ -19,7 +20,7 @@ from typing import IO, Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from serve_app.errors import BlobCorrupt, BlobMissing, ConfigurationError
+from serve_app.errors import BlobCorrupt, BlobFailed, BlobMissing, ConfigurationError
 
 _CHUNK_BYTES = 2**20
 _SPOOLED_BYTES = 8 * 2**20  # what is larger waits on the disk for its name
@@ -31,6 +32,20 @@ class Blob:
 
     name: str
     size_bytes: int
+
+
+def blob_of(data: bytes) -> Blob:
+    """The name that bytes have, kept or not."""
+    return Blob(hashlib.sha256(data).hexdigest(), len(data))
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A blob's file: its name, length, and when it was written, s since 1970."""
+
+    name: str
+    size_bytes: int
+    written_at: float
 
 
 class Blobs:
@@ -103,19 +118,16 @@ class Blobs:
         """Removes a blob; one that is not there is gone already."""
         await asyncio.to_thread(self._delete, name)
 
-    async def names(self) -> AsyncIterator[tuple[str, float]]:
-        """All blobs, each with the time it was written, s since 1970; folder by folder."""
+    async def files(self) -> AsyncIterator[Kept]:
+        """All blobs' files, folder by folder; what was being written when its writer died is not one."""
         for folder in range(256):
             for found in await asyncio.to_thread(self._folder, f"{folder:02x}"):
                 yield found
 
     def _keep_bytes(self, data: bytes) -> Blob:
-        name = hashlib.sha256(data).hexdigest()
-        with tempfile.SpooledTemporaryFile(len(data) + 1) as spool:
-            spool.write(data)
-            spool.seek(0)
-            self._write(name, spool)
-        return Blob(name, len(data))
+        blob = blob_of(data)
+        self._write(blob.name, io.BytesIO(data))
+        return blob
 
     def _write(self, name: str, source: IO[bytes]) -> None:
         path = self._path(name)
@@ -134,6 +146,11 @@ class Blobs:
                 target.flush()
                 _sync(target.fileno())
             partial.replace(final)
+            _sync_folder(final.parent)
+        except OSError as error:
+            raise BlobFailed(
+                f"a blob of {source.tell()} bytes cannot be kept: {error.strerror}"
+            ) from error
         finally:
             partial.unlink(missing_ok=True)
 
@@ -154,7 +171,23 @@ class Blobs:
         except FileNotFoundError:
             return
 
-    def _folder(self, start: str) -> list[tuple[str, float]]:
+    async def tidy(self, before: float) -> int:
+        """Removes what writers that died have left half written; how many files it was.
+
+        Args:
+            before: Writing began earlier, s since 1970: nobody is at it any more.
+        """
+        return await asyncio.to_thread(self._tidy, before) if self._local else 0
+
+    def _tidy(self, before: float) -> int:
+        found = 0
+        for path in Path(self._root).glob("blobs/*/*/.*"):
+            if path.stat().st_mtime < before:
+                path.unlink(missing_ok=True)
+                found += 1
+        return found
+
+    def _folder(self, start: str) -> list[Kept]:
         try:
             listed = self._files.find(f"{self._root}/blobs/{start}", detail=True)
         except FileNotFoundError:
@@ -162,21 +195,36 @@ class Blobs:
         return list(_entries(listed))
 
     def _path(self, name: str) -> str:
-        if len(name) != 64 or not set(name) <= set("0123456789abcdef"):
+        if not _is_name(name):
             raise BlobMissing(f"{name!r} is no blob's name")
         return f"{self._root}/blobs/{name[:2]}/{name[2:4]}/{name}"
 
 
-def _entries(listed: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+def _is_name(text: str) -> bool:
+    return len(text) == 64 and set(text) <= set("0123456789abcdef")
+
+
+def _entries(listed: Mapping[str, Any]) -> Iterator[Kept]:
     for path, facts in listed.items():
+        name = path.rsplit("/", 1)[-1]
+        if not _is_name(name):
+            continue
         when = facts.get("mtime") or facts.get("LastModified") or 0.0
         seconds = when.timestamp() if hasattr(when, "timestamp") else float(when)
-        yield path.rsplit("/", 1)[-1], seconds
+        yield Kept(name, int(facts.get("size") or 0), seconds)
 
 
 def _copy(source: IO[bytes], target: Any) -> None:
     while chunk := source.read(_CHUNK_BYTES):
         target.write(chunk)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        _sync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _sync(descriptor: int) -> None:

@@ -20,6 +20,7 @@ from serve_app import __version__
 from serve_app.engine.task import TileTask
 from serve_app.errors import BlobCorrupt, BlobMissing
 from serve_app.jobs.blobs import Blobs
+from serve_app.jobs.deposit import deposit
 from serve_app.jobs.patience import patiently
 from serve_app.jobs.records import Lease
 from serve_app.jobs.store import Store
@@ -120,7 +121,10 @@ class CheckpointedDenoiser:
         try:
             data = await patiently(lambda: self._blobs.get(blob))
             return await asyncio.to_thread(look, data)
-        except (BlobMissing, BlobCorrupt):  # it is computed again, and kept again
+        except BlobMissing:  # it is computed again, and kept again
+            return None
+        except BlobCorrupt:
+            await self._blobs.delete(blob)  # else what is there would be taken for it again
             return None
 
     async def _keep(self, task: TileTask, key: str, levels: Levels) -> None:
@@ -129,8 +133,7 @@ class CheckpointedDenoiser:
             return pack(levels)
 
         data = await asyncio.to_thread(look)
-        blob = await patiently(lambda: self._blobs.put(data))
-        await patiently(lambda: self._store.touch_blob(blob.name, blob.size_bytes))
+        blob = await patiently(lambda: deposit(self._store, self._blobs, data))
         await patiently(lambda: self._store.checkpoint(self._lease, key, blob.name))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
+
 from sqlalchemy import ColumnElement, and_, delete, exists, func, select, update
 
 from serve_app.jobs.part import Part
@@ -29,19 +31,42 @@ class Housekeeping(Part):
         async with self._database.read() as connection:
             return list((await connection.execute(statement)).scalars())
 
-    async def forget_blob(self, name: str, older_than_s: float) -> bool:
-        """Forgets a blob unless it is held or wanted meanwhile; then its file may be deleted."""
+    async def forget_blob(
+        self, name: str, older_than_s: float, remove: Callable[[str], Awaitable[None]]
+    ) -> bool:
+        """Forgets a blob, and removes its file, unless it is held or wanted meanwhile.
+
+        Both happen in one transaction: who wants the blob again waits for it, and then writes it anew.
+
+        Args:
+            name: Of the blob.
+            older_than_s: Nobody wanted it for so long.
+            remove: Removes its file.
+        """
         statement = delete(blobs).where(
             (blobs.c.name == name) & _loose(self._clock() - older_than_s)
         )
         async with self._database.write() as connection:
-            return bool((await connection.execute(statement)).rowcount)
+            if not (await connection.execute(statement)).rowcount:
+                return False
+            await remove(name)
+            return True
 
-    async def knows_blob(self, name: str) -> bool:
-        """Whether a blob's row is there."""
-        async with self._database.read() as connection:
-            found = await connection.execute(select(blobs.c.name).where(blobs.c.name == name))
-            return found.one_or_none() is not None
+    async def adopt_blobs(self, found: Sequence[tuple[str, int, float]]) -> int:
+        """Makes rows for files that have none, so that they are swept as all others are.
+
+        Args:
+            found: Name, bytes, and the time it was written, of each.
+
+        Returns:
+            How many had none.
+        """
+        rows = [dict(zip(("name", "size_bytes", "touched_at"), one, strict=True)) for one in found]
+        if not rows:
+            return 0
+        statement = self._database.insert(blobs).values(rows).on_conflict_do_nothing()
+        async with self._database.write() as connection:
+            return int((await connection.execute(statement)).rowcount)
 
     async def blob_bytes(self) -> int:
         """Bytes of all blobs together."""
@@ -51,6 +76,13 @@ class Housekeeping(Part):
                     await connection.execute(select(func.coalesce(func.sum(blobs.c.size_bytes), 0)))
                 ).scalar_one()
             )
+
+    async def held_bytes(self) -> int:
+        """Bytes of the blobs that jobs hold, each counted once."""
+        wanted = exists().where(held.c.blob == blobs.c.name)
+        total = select(func.coalesce(func.sum(blobs.c.size_bytes), 0)).where(wanted)
+        async with self._database.read() as connection:
+            return int((await connection.execute(total)).scalar_one())
 
     async def ended_jobs(self, older_than_s: float, limit: int = 100) -> list[str]:
         """Jobs that ended longer ago, the oldest first."""

@@ -15,6 +15,7 @@ from serve_app.contracts import Progress
 from serve_app.engine.task import TileTask
 from serve_app.errors import LeaseLost
 from serve_app.jobs.blobs import Blobs
+from serve_app.jobs.deposit import deposit
 from serve_app.jobs.patience import is_away
 from serve_app.jobs.preview import Preview
 from serve_app.jobs.records import Lease
@@ -100,7 +101,6 @@ class Telling:
             return
         if self._preview is not None and self._new_tiles:
             self._new_tiles = False
-            blob = await self._blobs.put(await asyncio.to_thread(self._preview.jpeg))
-            await self._store.touch_blob(blob.name, blob.size_bytes)
-            preview = blob.name
+            jpeg = await asyncio.to_thread(self._preview.jpeg)
+            preview = (await deposit(self._store, self._blobs, jpeg)).name
         await self._store.progress(self._lease, progress.tiles_done, progress.tiles_total, preview)

@@ -56,6 +56,7 @@ TESTED_ELSEWHERE = {
     "serve_app/fidelity_report.py": "tests/unit/test_contracts.py",
     "serve_app/imaging/child.py": "tests/unit/imaging/test_worker.py",
     "serve_app/imaging/traits.py": "tests/unit/imaging/test_encode.py",
+    "serve_app/jobs/deposit.py": "tests/unit/jobs/test_sweep.py",
     "serve_app/jobs/database.py": "tests/unit/jobs/test_store.py",
     "serve_app/jobs/ending.py": "tests/unit/jobs/test_store.py",
     "serve_app/jobs/following.py": "tests/unit/jobs/test_store.py",

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 
 from serve_app.errors import NotFound
 from serve_app.jobs.blobs import Blobs
+from serve_app.jobs.deposit import deposit
 from serve_app.jobs.records import JobRecord, Quotas
 from serve_app.jobs.store import Store
 from serve_app.jobs.watching import Hub
@@ -62,6 +63,4 @@ class Desk:
 
     async def keep(self, data: bytes) -> str:
         """Keeps a file for a job that is about to be submitted; gives its blob's name."""
-        blob = await self.blobs.put(data)
-        await (await self.store()).touch_blob(blob.name, blob.size_bytes)
-        return blob.name
+        return (await deposit(await self.store(), self.blobs, data)).name

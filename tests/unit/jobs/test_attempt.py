@@ -47,7 +47,7 @@ async def test_what_the_caller_can_mend_is_not_tried_again(shop: Workshop):
     failed, fine = await shop.ended(job)
     assert (failed.status, failed.attempts) == (ItemStatus.FAILED, 1)
     assert failed.error is not None
-    assert failed.error["type"] == "unsupported-image"
+    assert failed.error["type"] == "urn:tessera:problem:unsupported-image"
     assert "PNG" in failed.error["allowed"]
     assert fine.status is ItemStatus.SUCCEEDED  # one item's failure is its own
 
@@ -88,7 +88,7 @@ async def test_after_the_last_attempt_the_reason_is_kept(
     [item] = await shop.ended(job)
     assert (item.status, item.attempts) == (ItemStatus.FAILED, 3)
     assert item.error is not None
-    assert (item.error["type"], item.error["detail"]) == ("replica-lost", "gone")
+    assert (item.error["type"], item.error["detail"]) == ("urn:tessera:problem:replica-lost", "gone")
 
 
 async def test_a_bug_is_tried_again_and_named(shop: Workshop):
@@ -98,7 +98,7 @@ async def test_a_bug_is_tried_again_and_named(shop: Workshop):
     [item] = await shop.ended(job)
     assert (item.status, item.attempts) == (ItemStatus.FAILED, 3)
     assert item.error is not None
-    assert item.error["type"] == "internal-error"
+    assert item.error["type"] == "urn:tessera:problem:internal-error"
     assert "KeyError" in item.error["detail"]
 
 
@@ -107,7 +107,7 @@ async def test_a_source_that_is_gone_is_a_reason(shop: Workshop):
     shop.start()
     [item] = await shop.ended(job)
     assert item.error is not None
-    assert (item.attempts, item.error["type"]) == (3, BlobMissing.code)
+    assert (item.attempts, item.error["type"]) == (3, f"urn:tessera:problem:{BlobMissing.code}")
 
 
 async def test_a_source_by_its_address_is_fetched(shop: Workshop, monkeypatch: pytest.MonkeyPatch):

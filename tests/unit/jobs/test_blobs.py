@@ -36,7 +36,7 @@ async def test_bytes_are_named_by_what_they_are(blobs: Blobs, tmp_path: Path) ->
     assert await blobs.get(NAME) == DATA
     assert b"".join([chunk async for chunk in blobs.stream(NAME)]) == DATA
     assert len(files(tmp_path)) == 1
-    assert [name async for name, _ in blobs.names()] == [NAME]
+    assert [(kept.name, kept.size_bytes) async for kept in blobs.files()] == [(NAME, len(DATA))]
 
 
 async def test_many_writers_of_one_blob(blobs: Blobs, tmp_path: Path) -> None:

@@ -365,22 +365,31 @@ async def test_many_runners_finish_each_item_once(store_url: str) -> None:
 
 
 async def test_only_what_nothing_holds_may_go(store: Store, clock: Clock) -> None:
+    removed: list[str] = []
+
+    async def remove(name: str) -> None:
+        removed.append(name)
+
     await store.touch_blob(SOURCE, 5)
     await store.touch_blob("e" * 64, 7)
     job_id = await submitted(store)
+    assert await store.held_bytes() == 5
     clock.now += 100
     assert await store.unreferenced_blobs(50) == ["e" * 64]
     assert await store.blob_bytes() == 12
     await store.touch_blob("e" * 64, 7)
-    assert not await store.forget_blob("e" * 64, 50)  # wanted meanwhile
+    assert not await store.forget_blob("e" * 64, 50, remove)  # wanted meanwhile
     assert not await store.delete_job(job_id)  # it has not ended
     await store.cancel(job_id)
     clock.now += 100
     assert await store.ended_jobs(50) == [job_id]
     assert await store.delete_job(job_id)
     assert sorted(await store.unreferenced_blobs(50)) == [SOURCE, "e" * 64]
-    assert await store.forget_blob(SOURCE, 50)
-    assert not await store.knows_blob(SOURCE)
+    assert await store.forget_blob(SOURCE, 50, remove)
+    assert removed == [SOURCE]
+    assert await store.unreferenced_blobs(50) == ["e" * 64]
+    assert await store.adopt_blobs([("e" * 64, 1, 0.0), ("f" * 64, 1, 0.0)]) == 1
+    assert sorted(await store.unreferenced_blobs(50)) == ["e" * 64, "f" * 64]
 
 
 async def test_one_leads(store: Store, clock: Clock) -> None:
