@@ -30,6 +30,12 @@ def is_away(error: BaseException) -> bool:
     return isinstance(error, exc.DBAPIError | exc.TimeoutError | OSError)
 
 
+def being_cancelled() -> bool:
+    """Whether this task was asked to end: waiting for a connection can swallow the request (Python 3.11)."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 async def patiently(say: Callable[[], Awaitable[T]]) -> T:
     """Says something to a store, and again for as long as it is away. Being cancelled ends it.
 
@@ -41,5 +47,7 @@ async def patiently(say: Callable[[], Awaitable[T]]) -> T:
         except Exception as error:
             if not is_away(error):
                 raise
+            if being_cancelled():
+                raise asyncio.CancelledError from error
             logger.warning("jobs.store_away", extra={"cause": repr(error)})
         await asyncio.sleep(TRY_S)

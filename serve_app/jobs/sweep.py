@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from serve_app.jobs.blobs import Blobs
+from serve_app.jobs.patience import being_cancelled
 from serve_app.jobs.store import Store
 from serve_app.settings import JobSettings
 
@@ -60,7 +61,7 @@ class Sweeper:
 
     async def run(self) -> None:
         """Sweeps until it is cancelled; a sweep that fails is tried again at its next time."""
-        while True:
+        while not being_cancelled():
             try:
                 await self.once()
             except Exception as error:

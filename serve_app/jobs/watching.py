@@ -174,8 +174,8 @@ class Hub:
                 self._polling.pop(job.id).cancel()
 
     async def _poll(self, job_id: str, watch: Watch) -> None:
-        """Looks for what is new for as long as somebody follows."""
-        while True:
+        """Looks for what is new for as long as somebody follows; a cancellation may get lost on the way."""
+        while watch.followers:
             pause_s = self._poll_s
             try:
                 found = await self._store.events(job_id, watch.last)

@@ -88,7 +88,10 @@ async def test_after_the_last_attempt_the_reason_is_kept(
     [item] = await shop.ended(job)
     assert (item.status, item.attempts) == (ItemStatus.FAILED, 3)
     assert item.error is not None
-    assert (item.error["type"], item.error["detail"]) == ("urn:tessera:problem:replica-lost", "gone")
+    assert (item.error["type"], item.error["detail"]) == (
+        "urn:tessera:problem:replica-lost",
+        "gone",
+    )
 
 
 async def test_a_bug_is_tried_again_and_named(shop: Workshop):
@@ -147,7 +150,7 @@ async def test_followers_hear_of_tiles_and_see_a_preview(shop: Workshop):
 def test_a_problem_has_the_fields_that_exist():
     whole = InvalidParameter("steps: too many", field="steps", allowed="1 to 100")
     assert problem(whole) == {
-        "type": "invalid-parameter",
+        "type": "urn:tessera:problem:invalid-parameter",
         "title": "Invalid parameter",
         "detail": "steps: too many",
         "field": "steps",

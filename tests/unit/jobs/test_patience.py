@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from sqlalchemy import exc
 
@@ -48,3 +50,17 @@ async def test_who_refuses_is_not(error: Exception):
     assert not is_away(error)
     with pytest.raises(type(error)):
         await patiently(say)
+
+
+async def test_who_was_asked_to_end_asks_no_more():
+    async def say() -> None:
+        try:
+            await asyncio.sleep(10)
+        except asyncio.CancelledError:  # as waiting for a connection may do
+            raise OSError("the request got lost") from None
+
+    waiting = asyncio.create_task(patiently(say))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
