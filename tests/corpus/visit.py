@@ -108,7 +108,7 @@ def replicas() -> dict[int, str]:
         with suppress(psutil.Error):
             title = " ".join(process.cmdline())
             if title.startswith(f"ray::ServeReplica:{APP_NAME}:"):
-                found[process.pid] = title.split(":")[4].split(".")[0]
+                found[process.pid] = title.split(":")[4].split(".")[0].rstrip()  # titles are padded
     return found
 
 
