@@ -119,7 +119,7 @@ class Hub:
         self._clock = clock
         self._remembered = remembered
         self._watches: dict[str, Watch] = {}
-        self._polling: dict[str, asyncio.Task[None]] = {}
+        self._polling: set[asyncio.Task[None]] = set()
         self._readers = asyncio.Semaphore(_READERS)
 
     @property
@@ -163,7 +163,9 @@ class Hub:
         watch = self._watches.get(job.id)
         if watch is None:
             watch = self._watches[job.id] = Watch(job, self._remembered)
-            self._polling[job.id] = asyncio.create_task(self._poll(job.id, watch))
+            polling = asyncio.create_task(self._poll(job.id, watch))
+            self._polling.add(polling)
+            polling.add_done_callback(self._polling.discard)
         watch.followers += 1
         try:
             yield watch
@@ -171,10 +173,13 @@ class Hub:
             watch.followers -= 1
             if not watch.followers:
                 del self._watches[job.id]
-                self._polling.pop(job.id).cancel()
 
     async def _poll(self, job_id: str, watch: Watch) -> None:
-        """Looks for what is new for as long as somebody follows; a cancellation may get lost on the way."""
+        """Looks for what is new for as long as somebody follows.
+
+        It ends by itself: a query that is cancelled twice, here and by a loop that closes, leaves SQLAlchemy's
+        aiosqlite (2.1) waiting for a thread that has ended.
+        """
         while watch.followers:
             pause_s = self._poll_s
             try:

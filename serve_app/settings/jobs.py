@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 
 from serve_app.settings.group import Group
 
@@ -86,10 +86,6 @@ class JobSettings(Group):
         gt=0,
         description="Seconds that a blob nobody refers to is left alone: it may be on its way in.",
     )
-    webhook_secret: SecretStr | None = Field(
-        None, description="`whsec_...`: signs messages to webhooks; without one there are none."
-    )
-    webhook_timeout_s: float = Field(15, gt=0, description="Seconds that a webhook has to answer.")
 
     def below(self, folder: Path) -> Self:
         """These settings with absolute places: replicas have other working directories.

@@ -17,7 +17,6 @@ def submit_request() -> dict[str, Any]:
     """The extra of `POST /v1/jobs`: its three bodies and the headers that it reads."""
     shared = parameter_schemas() | {
         "priority": {"type": "string", "enum": list(Priority), "default": Priority.BATCH},
-        "webhook_url": {"type": "string", "description": "Told when the job has ended."},
     }
     text = {"type": "string", "description": "JSON: a list of objects with `name` and parameters."}
     form = {

@@ -12,7 +12,6 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import httpx
 from starlette.requests import Request
 
 from serve_app.api.body import PRIORITY_FIELD, priority_of, tenant_of
@@ -36,7 +35,6 @@ from serve_app.settings import Settings
 KEY_HEADER = "Idempotency-Key"
 WEBHOOK_FIELD = "webhook_url"
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
-_LONGEST_WEBHOOK = 2048
 
 
 async def submit(
@@ -50,15 +48,14 @@ async def submit(
     tenant, key = tenant_of(request.headers), _key(request)
     found = await gather(request, desk, settings)
     priority = priority_of(found.given.pop(PRIORITY_FIELD, None), Priority.BATCH)
-    webhook_url = _webhook(found.given.pop(WEBHOOK_FIELD, None), settings)
+    _webhook(found.given.pop(WEBHOOK_FIELD, None))
     judge = _Judge(await upscaler.models(), settings, found)
     job = NewJob(
         tenant=tenant,
         params=judge.stored(found.given),
         priority=priority,
         idempotency_key=key,
-        digest=_digest(found, priority, webhook_url),
-        webhook_url=webhook_url,
+        digest=_digest(found, priority),
         request_id=request.state.request_id,
     )
     items = [judge.item(draft) for draft in found.drafts]
@@ -131,31 +128,16 @@ def _key(request: Request) -> str | None:
     return key
 
 
-def _webhook(given: Any, settings: Settings) -> str | None:
-    """A webhook's address, judged by its spelling; whoever calls it judges where it leads."""
-    if given is None:
-        return None
-    if settings.jobs.webhook_secret is None:
+def _webhook(given: Any) -> None:
+    """Nobody would send what was promised."""
+    if given is not None:
         raise InvalidParameter(
-            f"{WEBHOOK_FIELD}: webhooks are switched off here",
-            field=WEBHOOK_FIELD,
-            allowed="absent",
+            f"{WEBHOOK_FIELD}: webhooks are not sent yet", field=WEBHOOK_FIELD, allowed="absent"
         )
-    try:
-        url = httpx.URL(given if isinstance(given, str) and len(given) <= _LONGEST_WEBHOOK else "")
-    except (httpx.InvalidURL, ValueError):
-        url = httpx.URL("")
-    if url.scheme not in ("http", "https") or not url.host or url.userinfo:
-        raise InvalidParameter(
-            f"{WEBHOOK_FIELD}: not a URL that can be called",
-            field=WEBHOOK_FIELD,
-            allowed="https://HOST/PATH, without a password",
-        )
-    return str(given)
 
 
-def _digest(found: Gathered, priority: Priority, webhook_url: str | None) -> str:
+def _digest(found: Gathered, priority: Priority) -> str:
     """Of all that was asked; drawn seeds are not."""
     pictures = [[d.name, d.source, d.url, d.given] for d in found.drafts]
-    whole = [pictures, found.given, found.control_images, priority, webhook_url]
+    whole = [pictures, found.given, found.control_images, priority]
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
