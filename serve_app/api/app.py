@@ -10,14 +10,17 @@ from fastapi_offline import FastAPIOffline
 
 from serve_app import __version__
 from serve_app.api.edge import Edge
+from serve_app.api.jobs.deliveries import delivery_routes
 from serve_app.api.jobs.desk import Desk
 from serve_app.api.jobs.routes import file_routes, job_routes
+from serve_app.api.metrics import metrics_routes
 from serve_app.api.openapi import describe
 from serve_app.api.plan import plan_routes
 from serve_app.api.problems import Problems, install_problems
 from serve_app.api.routes import catalogue_routes, operations_routes, upscale_routes
 from serve_app.contracts import Upscaler
-from serve_app.fetch.client import Fetcher, Internet
+from serve_app.fetch.client import Fetcher
+from serve_app.fetch.wire import Internet
 from serve_app.settings import Settings
 
 _DESCRIPTION = """\
@@ -66,6 +69,8 @@ def create_api(
     if desk is not None:
         app.include_router(job_routes(upscaler, desk, settings))
         app.include_router(file_routes(desk))
+        app.include_router(delivery_routes(desk))
+        app.include_router(metrics_routes(desk))
     app.include_router(catalogue_routes(upscaler, settings))
     app.include_router(operations_routes(upscaler))
     describe(app)

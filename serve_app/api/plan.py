@@ -86,7 +86,7 @@ async def _answer(
     if desk is not None:
         store = await desk.store()
         pace = await step_seconds(store, tenant)
-        waiting = (await store.counts()).items["queued"]
+        waiting = await store.waiting()
     return PlanAnswer(
         model=model.name,
         **facts,

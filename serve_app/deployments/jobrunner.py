@@ -22,8 +22,10 @@ from serve_app.deployments.handles import (
     translate,
 )
 from serve_app.fetch.client import Fetcher
+from serve_app.fetch.poster import Poster
 from serve_app.jobs.attempt import Attempt, Wrap
 from serve_app.jobs.blobs import Blobs
+from serve_app.jobs.courier import Courier
 from serve_app.jobs.patience import patiently
 from serve_app.jobs.runner import Runner
 from serve_app.jobs.store import Store
@@ -105,13 +107,17 @@ class JobRunner:
         )
         name = f"runner-{uuid.uuid4().hex[:12]}"
         self._runner = Runner(store, attempt, jobs, name)
-        sweeping = asyncio.create_task(Sweeper(store, self._blobs, jobs, name).run())
+        beside = [asyncio.create_task(Sweeper(store, self._blobs, jobs, name).run())]
+        if jobs.webhooks.enabled:
+            courier = Courier(store, Poster(jobs.webhooks), jobs.webhooks, name)
+            beside.append(asyncio.create_task(courier.run()))
         logger.info("jobs.runner_started")
         try:
             await self._runner.run()
         finally:
-            sweeping.cancel()
-            await asyncio.wait([sweeping])
+            for task in beside:
+                task.cancel()
+            await asyncio.wait(beside)
             await store.close()
 
     async def check_health(self) -> None:

@@ -18,21 +18,17 @@ def _network(text: str) -> str:
     return text
 
 
-class FetchSettings(Contract):
-    """Pictures that a request names by `image_url`: docs/image-url.md."""
+class Outbound(Contract):
+    """How hosts outside are spoken to, whose addresses strangers give."""
 
-    enabled: bool = Field(
-        False,
-        description="Fetch pictures by URL; off, since it lends the server's place in its network to callers.",
-    )
     allow_http: bool = Field(
-        False, description="Fetch from http, too; off, since anyone on the way can change the file."
+        False, description="Speak http, too; off, since anyone on the way can read and change it."
     )
     allowed_hosts: tuple[
         Annotated[str, Field(pattern=r"^(\*\.)?[a-z0-9_]([a-z0-9_.:-]*[a-z0-9_])?$")], ...
     ] = Field(
         (),
-        description="Hosts to fetch from, in lower case, `*.` for every name below; empty is any public host.",
+        description="Hosts to speak to, in lower case, `*.` for every name below; empty is any public host.",
     )
     denied_networks: tuple[Annotated[str, AfterValidator(_network)], ...] = Field(
         (),
@@ -41,9 +37,6 @@ class FetchSettings(Contract):
     ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = Field(
         (443, 80),
         description="Ports to connect to; others belong to services that are no web server.",
-    )
-    redirects: int = Field(
-        3, ge=0, le=10, description="Most redirects to follow; each hop is judged like the first."
     )
     connect_s: float = Field(
         5, gt=0, description="Seconds to wait for a connection; public hosts take well under one."
@@ -57,5 +50,17 @@ class FetchSettings(Contract):
     at_once: int = Field(
         8,
         gt=0,
-        description="Fetches in progress at one gateway; one more is answered 429, so memory is bounded.",
+        description="Hosts that one process speaks to at once, so that memory is bounded.",
+    )
+
+
+class FetchSettings(Outbound):
+    """Pictures that a request names by `image_url`: docs/image-url.md."""
+
+    enabled: bool = Field(
+        False,
+        description="Fetch pictures by URL; off, since it lends the server's place in its network to callers.",
+    )
+    redirects: int = Field(
+        3, ge=0, le=10, description="Most redirects to follow; each hop is judged like the first."
     )

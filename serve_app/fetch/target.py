@@ -13,7 +13,7 @@ from ipaddress import AddressValueError, IPv4Address, IPv6Address
 import httpx
 
 from serve_app.fetch.addresses import Address
-from serve_app.fetch.settings import FetchSettings
+from serve_app.fetch.settings import Outbound
 
 LONGEST_URL = 8192
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -74,7 +74,7 @@ class Target:
         return httpx.URL(f"{self.scheme}://{host}:{self.port}{self.path}")
 
 
-def target_of(text: str, settings: FetchSettings, base: Target | None = None) -> Target:
+def target_of(text: str, settings: Outbound, base: Target | None = None) -> Target:
     """Reads and judges a URL.
 
     Args:

@@ -8,7 +8,7 @@ from serve_app.errors import NotFound
 from serve_app.jobs.moves import Told, move, tell
 from serve_app.jobs.part import Part, item_of, job_of
 from serve_app.jobs.records import Event, ItemRecord, JobRecord, Page, StoreCounts
-from serve_app.jobs.schema import attempts, deliveries, events, held, items, jobs, totals
+from serve_app.jobs.schema import attempts, deliveries, events, held, items, jobs, tenants, totals
 from serve_app.jobs.states import ItemEvent, ItemStatus, JobStatus
 
 
@@ -133,6 +133,12 @@ class Following(Part):
                 connection, ItemEvent.REVIVE, job_id, items.c.job_id == job_id, now, values, told
             )
         return await self.job(job_id, tenant)
+
+    async def waiting(self) -> int:
+        """Items that wait, of all tenants."""
+        total = select(func.coalesce(func.sum(tenants.c.queued), 0))
+        async with self._database.read() as connection:
+            return int((await connection.execute(total)).scalar_one())
 
     async def counts(self) -> StoreCounts:
         """What an operator sees, the same from every process."""

@@ -110,9 +110,10 @@ async def _count(
         values["finished_at"] = now if ended else None
     tale = list(tale)
     if ended:
-        tale.append(("job.finished", {"status": after.value, "counts": asdict(counts)}))
+        finished: Told = ("job.finished", {"status": after.value, "counts": asdict(counts)})
+        tale.append(finished)
         if job["webhook_url"]:
-            await announce(connection, job_id, "job.finished", job["webhook_url"], now)
+            await announce(connection, job_id, finished, job["webhook_url"], now)
     await tell(connection, job_id, tale, now, values)
 
 
@@ -169,8 +170,10 @@ async def tell(
 
 
 async def announce(
-    connection: AsyncConnection, job_id: str, kind: str, url: str, now: float
+    connection: AsyncConnection, job_id: str, told: Told, url: str, now: float
 ) -> None:
     """Writes down that a webhook is to be told, in the transaction of what it is told of."""
-    row = {"job_id": job_id, "kind": kind, "url": url, "status": "pending", "attempts": 0}
-    await connection.execute(deliveries.insert(), row | {"created_at": now, "next_at": now})
+    kind, data = told
+    row = {"job_id": job_id, "kind": kind, "data": dict(data), "url": url, "status": "pending"}
+    times = {"attempts": 0, "created_at": now, "next_at": now}
+    await connection.execute(deliveries.insert(), row | times)

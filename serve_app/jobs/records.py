@@ -204,6 +204,7 @@ class Delivery:
     id: int
     job_id: str
     kind: str
+    data: Json
     url: str
     status: str
     attempts: int

@@ -166,6 +166,7 @@ deliveries = Table(
     Column("id", Integer, primary_key=True, autoincrement=True),
     Column("job_id", String(30), nullable=False),
     Column("kind", String(32), nullable=False),
+    Column("data", JSON, nullable=False),
     Column("url", Text, nullable=False),
     Column("status", String(16), nullable=False),
     Column("attempts", Integer, nullable=False),

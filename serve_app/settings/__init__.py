@@ -21,6 +21,7 @@ from serve_app.settings.images import ImageLimits
 from serve_app.settings.jobs import JobSettings
 from serve_app.settings.model import ModelSettings, PromptSettings, named_model
 from serve_app.settings.requests import RequestSettings
+from serve_app.settings.webhooks import WebhookSettings
 
 __all__ = [
     "Autoscaling",
@@ -33,6 +34,7 @@ __all__ = [
     "PromptSettings",
     "RequestSettings",
     "Settings",
+    "WebhookSettings",
 ]
 
 

@@ -8,6 +8,7 @@ from typing import Any, Self
 from pydantic import Field
 
 from serve_app.settings.group import Group
+from serve_app.settings.webhooks import WebhookSettings
 
 
 class JobSettings(Group):
@@ -86,6 +87,8 @@ class JobSettings(Group):
         gt=0,
         description="Seconds that a blob nobody refers to is left alone: it may be on its way in.",
     )
+
+    webhooks: WebhookSettings = Field(default_factory=WebhookSettings)
 
     def below(self, folder: Path) -> Self:
         """These settings with absolute places: replicas have other working directories.

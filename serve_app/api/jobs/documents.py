@@ -11,12 +11,18 @@ from serve_app.api.openapi import parameter_schemas, upscale_request, upscale_re
 from serve_app.contracts import Priority
 
 _FILE = {"type": "string", "format": "binary"}
+_WEBHOOK = {
+    "type": "string",
+    "format": "uri",
+    "description": "Told when the job has ended, if the server has webhooks switched on.",
+}
 
 
 def submit_request() -> dict[str, Any]:
     """The extra of `POST /v1/jobs`: its three bodies and the headers that it reads."""
     shared = parameter_schemas() | {
         "priority": {"type": "string", "enum": list(Priority), "default": Priority.BATCH},
+        "webhook_url": _WEBHOOK,
     }
     text = {"type": "string", "description": "JSON: a list of objects with `name` and parameters."}
     form = {

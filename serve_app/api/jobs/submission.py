@@ -27,10 +27,11 @@ from serve_app.contracts import (
     resolve,
 )
 from serve_app.errors import InvalidParameter, RequestError
+from serve_app.fetch.target import Refused, target_of
 from serve_app.jobs.planning import check_control_names, model_of, plan_of
 from serve_app.jobs.records import JobRecord, NewItem, NewJob
 from serve_app.presets import with_preset
-from serve_app.settings import Settings
+from serve_app.settings import Settings, WebhookSettings
 
 KEY_HEADER = "Idempotency-Key"
 WEBHOOK_FIELD = "webhook_url"
@@ -48,14 +49,15 @@ async def submit(
     tenant, key = tenant_of(request.headers), _key(request)
     found = await gather(request, desk, settings)
     priority = priority_of(found.given.pop(PRIORITY_FIELD, None), Priority.BATCH)
-    _webhook(found.given.pop(WEBHOOK_FIELD, None))
+    webhook_url = _webhook(found.given.pop(WEBHOOK_FIELD, None), settings.jobs.webhooks)
     judge = _Judge(await upscaler.models(), settings, found)
     job = NewJob(
         tenant=tenant,
         params=judge.stored(found.given),
         priority=priority,
         idempotency_key=key,
-        digest=_digest(found, priority),
+        digest=_digest(found, priority, webhook_url),
+        webhook_url=webhook_url,
         request_id=request.state.request_id,
     )
     items = [judge.item(draft) for draft in found.drafts]
@@ -128,16 +130,27 @@ def _key(request: Request) -> str | None:
     return key
 
 
-def _webhook(given: Any) -> None:
-    """Nobody would send what was promised."""
-    if given is not None:
+def _webhook(given: Any, rules: WebhookSettings) -> str | None:
+    """A webhook's address, judged by its spelling; where it leads is judged each time that it is called."""
+    if given is None:
+        return None
+    if not rules.enabled:
         raise InvalidParameter(
-            f"{WEBHOOK_FIELD}: webhooks are not sent yet", field=WEBHOOK_FIELD, allowed="absent"
+            f"{WEBHOOK_FIELD}: webhooks are switched off here",
+            field=WEBHOOK_FIELD,
+            allowed="absent",
         )
+    try:
+        target_of(given if isinstance(given, str) else "", rules)
+    except Refused as refused:
+        raise InvalidParameter(
+            f"{WEBHOOK_FIELD}: {refused.reason}", field=WEBHOOK_FIELD, allowed=refused.allowed
+        ) from None
+    return str(given)
 
 
-def _digest(found: Gathered, priority: Priority) -> str:
+def _digest(found: Gathered, priority: Priority, webhook_url: str | None) -> str:
     """Of all that was asked; drawn seeds are not."""
     pictures = [[d.name, d.source, d.url, d.given] for d in found.drafts]
-    whole = [pictures, found.given, found.control_images, priority]
+    whole = [pictures, found.given, found.control_images, priority, webhook_url]
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()

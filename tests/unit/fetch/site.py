@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import re
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -16,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from serve_app.fetch.addresses import Address, Network, objection
-from serve_app.fetch.client import Internet
+from serve_app.fetch.wire import Internet
 
 NAME = "pictures.example"
 OPEN = "127.0.0.1"
@@ -30,6 +31,7 @@ class Site:
         self.pages: dict[str, bytes | Sequence[bytes]] = {}
         self.pause_s = 0.0
         self.requests: list[str] = []
+        self.bodies: list[bytes] = []
         self.gone = asyncio.Event()
         self.port = 0
 
@@ -38,6 +40,8 @@ class Site:
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
             self.requests.append(head)
+            told = re.search(r"(?i)content-length: (\d+)", head)
+            self.bodies.append(await reader.readexactly(int(told[1]) if told else 0))
             page = self.pages[head.split()[1]]
             for piece in [page] if isinstance(page, bytes) else page:
                 writer.write(piece)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from serve_app.errors import Busy, InvalidParameter, TooLarge
-from serve_app.fetch import client
+from serve_app.fetch import wire
 from serve_app.fetch.client import Fetcher
 from serve_app.fetch.settings import FetchSettings
 from tests.unit.fetch.site import NAME, Site, internet, listening, page, tls_for
@@ -98,7 +98,7 @@ class TestPinning:
         async with listening() as site:
             site.pages["/"] = page(BODY)
             found, _ = internet(["127.0.0.3", "127.0.0.1"])
-            both = client.Internet(found.look_up, lambda address, denied: None, found.trust)
+            both = wire.Internet(found.look_up, lambda address, denied: None, found.trust)
             settings = FetchSettings(enabled=True, allow_http=True, ports=(site.port,))
             assert await Fetcher(settings, both).fetch(f"http://{NAME}:{site.port}/", LIMIT) == BODY
 
@@ -110,7 +110,7 @@ class TestPinning:
             url = f"http://{NAME}:{site.port}/"
             forbidden = await refusal(fetcher(site, ["10.0.0.1"]), url)
             found, _ = internet(["127.0.0.1"])
-            blank = client.Internet(nobody, found.objection, found.trust)
+            blank = wire.Internet(nobody, found.objection, found.trust)
             settings = FetchSettings(enabled=True, allow_http=True, ports=(site.port,))
             assert await refusal(Fetcher(settings, blank), url) == forbidden
 
@@ -125,7 +125,7 @@ class TestPinning:
         assert proxy.requests == []
 
     async def test_the_systems_look_up_gives_addresses_once_each(self) -> None:
-        assert [str(found) for found in await client.look_up("127.0.0.1", 80)] == ["127.0.0.1"]
+        assert [str(found) for found in await wire.look_up("127.0.0.1", 80)] == ["127.0.0.1"]
 
     async def test_a_slow_look_up_holds_only_threads_of_its_own(
         self, monkeypatch: pytest.MonkeyPatch
@@ -137,8 +137,8 @@ class TestPinning:
             asked.append(threading.current_thread().name)
             return [(2, 1, 6, "", ("127.0.0.1", 80))]
 
-        monkeypatch.setattr(client.socket, "getaddrinfo", answer)
-        assert [str(found) for found in await client.look_up("a.example", 80)] == ["127.0.0.1"]
+        monkeypatch.setattr(wire.socket, "getaddrinfo", answer)
+        assert [str(found) for found in await wire.look_up("a.example", 80)] == ["127.0.0.1"]
         assert asked[0].startswith("fetch-look-up")
 
 

@@ -406,6 +406,7 @@ async def test_messages_to_webhooks(store: Store, clock: Clock) -> None:
     await store.cancel(job_id)
     [message] = await store.due_deliveries()
     assert (message.url, message.attempts) == ("https://example.org/hook", 0)
+    assert (message.data["status"], message.data["counts"]["cancelled"]) == ("cancelled", 1)
     await store.undelivered(message.id, "no answer", clock.now + 60)
     assert await store.due_deliveries() == []
     clock.now += 60

@@ -151,3 +151,19 @@ async def test_a_quota_says_what_is_left(door: Door) -> None:
     await door.submitted()
     document = problem(await door.http.post(URL, files=FILES), 429, "quota-exceeded")
     assert "2" in document["allowed"]
+
+
+async def test_webhooks(store: Store, blobs: Blobs) -> None:
+    webhooks = {"secrets": [f"whsec_{'A' * 32}"]}
+    door = Door(store, blobs, settings_of(jobs={"webhooks": webhooks}))
+    job = await store.job(await door.submitted(data={"webhook_url": "https://a.example/x"}))
+    assert job.webhook_url == "https://a.example/x"
+    for bad in (
+        "a.example",
+        "http://a.example",
+        "https://u:p@a.example/",
+        "https://",
+        "https://a:22/",
+    ):
+        response = await door.http.post(URL, files=FILES, data={"webhook_url": bad})
+        problem(response, 422, "invalid-parameter", "webhook_url")
