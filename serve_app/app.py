@@ -33,6 +33,7 @@ from serve_app.deployments.prompts import PromptEncoder
 from serve_app.deployments.routing import FewestFirstRouter
 from serve_app.errors import ConfigurationError
 from serve_app.models.catalog import find_model, read_model_info
+from serve_app.models.cost import StepCost
 from serve_app.models.loras import with_loras
 from serve_app.settings import Settings
 
@@ -57,11 +58,17 @@ def build_app(args: Settings) -> Application:
         ConfigurationError: if the model or its folder of adapters cannot be found.
     """
     model = read_model_info(find_model(args.model.source, args.model.cache_dir))
-    return compose(args, with_loras(model, args.model.loras), Denoiser)
+    cost = StepCost.read(args.model)
+    return compose(args, with_loras(model, args.model.loras), Denoiser, cost)
 
 
-def compose(args: Settings, model: ModelInfo, denoiser_class: type[Denoiser]) -> Application:
-    """Puts the graph together for a model and the class that denoises its tiles."""
+def compose(
+    args: Settings,
+    model: ModelInfo,
+    denoiser_class: type[Denoiser],
+    cost: StepCost | None = None,
+) -> Application:
+    """Puts the graph together for a model, the class that denoises its tiles, and what its steps cost."""
     args = args.model_copy(update={"jobs": args.jobs.below(Path.cwd())})
     size = args.deployments
     preprocess = serve.deployment(
@@ -94,7 +101,7 @@ def compose(args: Settings, model: ModelInfo, denoiser_class: type[Denoiser]) ->
         postprocess.bind(),
     )
     runner = _runner(args).bind(*conducted) if args.jobs.enabled else None
-    return gateway.bind(*conducted, runner)
+    return gateway.bind(*conducted, runner, cost)
 
 
 def _runner(args: Settings) -> Deployment:

@@ -18,10 +18,7 @@ from ray.serve import metrics
 from serve_app.contracts import Priority
 from serve_app.engine.scheduler import Work
 from serve_app.engine.task import Bucket, Entry, Kind
-from serve_app.models.catalog import find_model, read_model_info
-from serve_app.models.flops import image_tokens, step_flop
-from serve_app.models.memory import read_config
-from serve_app.models.source import find_part
+from serve_app.models.cost import StepCost
 from serve_app.settings import ModelSettings
 
 TILES_WAITING = "tessera_tiles_waiting"
@@ -138,21 +135,11 @@ def flop_model(settings: ModelSettings) -> Callable[[Entry], float]:
     Raises:
         ConfigurationError: if the model cannot be found.
     """
-    folder = find_model(settings.source, settings.cache_dir)
-    info = read_model_info(folder)
-    components = {control.component for control in info.controls.values()}
-    configs = {
-        name: read_config(find_part(info, folder, name, settings.cache_dir))
-        for name in ("transformer", *components)
-    }
+    cost = StepCost.read(settings)
 
     @lru_cache(256)
     def count(bucket: Bucket, controls: tuple[str, ...], passes: int) -> float:
-        controlnets = [configs[info.controls[name].component] for name in controls]
-        tokens = image_tokens(*bucket.shape, info.align_px)
-        place = tokens, bucket.text_tokens
-        more = (passes - 1) * step_flop(configs["transformer"], [], *place)
-        return more + step_flop(configs["transformer"], controlnets, *place)  # they run but once
+        return cost.flop(bucket.shape, controls, bucket.text_tokens, passes)
 
     def entry_flop(entry: Entry) -> float:
         params = entry.task.params

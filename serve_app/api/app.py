@@ -21,6 +21,7 @@ from serve_app.api.routes import catalogue_routes, operations_routes, upscale_ro
 from serve_app.contracts import Upscaler
 from serve_app.fetch.client import Fetcher
 from serve_app.fetch.wire import Internet
+from serve_app.models.cost import StepCost
 from serve_app.settings import Settings
 
 _DESCRIPTION = """\
@@ -39,6 +40,7 @@ def create_api(
     stamps_request_id: bool = True,
     internet: Internet | None = None,
     desk: Desk | None = None,
+    cost: StepCost | None = None,
 ) -> FastAPI:
     """Builds the HTTP application around an `Upscaler`.
 
@@ -49,6 +51,7 @@ def create_api(
             Ray Serve's does; the header would otherwise be there twice.
         internet: What `image_url` reaches, for tests; None is the real one.
         desk: The way to jobs; None offers none.
+        cost: What the model's steps cost; None where nobody knows.
     """
     app = FastAPIOffline(
         title="Tessera",
@@ -65,7 +68,7 @@ def create_api(
     app.add_middleware(Edge, problems=problems, stamps_request_id=stamps_request_id)
     fetcher = Fetcher(settings.fetch, internet)
     app.include_router(upscale_routes(upscaler, fetcher, settings, problems))
-    app.include_router(plan_routes(upscaler, fetcher, desk, settings))
+    app.include_router(plan_routes(upscaler, fetcher, desk, settings, cost))
     if desk is not None:
         app.include_router(job_routes(upscaler, desk, settings))
         app.include_router(file_routes(desk))

@@ -18,6 +18,7 @@ from serve_app.api.schemas import Answer
 from serve_app.contracts import ModelInfo, ResolvedParams, Upscaler, resolve
 from serve_app.fetch.client import Fetcher
 from serve_app.jobs.planning import check_control_names, look, model_of, plan_of, step_seconds
+from serve_app.models.cost import StepCost
 from serve_app.presets import with_preset
 from serve_app.settings import Settings
 
@@ -33,7 +34,9 @@ class PlanAnswer(Answer):
     frames: int
     tiles: int = Field(description="Of all frames.")
     steps: int = Field(description="Denoising steps that each tile runs at most.")
-    tile_tflop: float | None = Field(description="Of one tile; null where the model does not tell.")
+    tile_tflop: float | None = Field(
+        description="Of one tile's steps at most; null where nobody knows."
+    )
     tflop: float | None = Field(description="Of all tiles.")
     estimated_s: float | None = Field(
         description="Seconds of denoising at the pace of your last jobs; null where there is none."
@@ -44,9 +47,13 @@ class PlanAnswer(Answer):
 
 
 def plan_routes(
-    upscaler: Upscaler, fetcher: Fetcher, desk: Desk | None, settings: Settings
+    upscaler: Upscaler,
+    fetcher: Fetcher,
+    desk: Desk | None,
+    settings: Settings,
+    cost: StepCost | None = None,
 ) -> APIRouter:
-    """The route; without a desk nothing is known of what waits."""
+    """The route; without a desk nothing is known of what waits, without a cost none of TFLOP."""
     router = APIRouter(tags=["upscale"])
 
     @router.post("/v1/plan", summary="What would it cost?", openapi_extra=upscale_request())
@@ -73,13 +80,30 @@ def plan_routes(
             "frames": frames,
             "tiles": found.count * frames,
         }
-        return await _answer(facts, model, resolved, desk, tenant)
+        tile = (found.tile_px, found.tile_px)
+        text_tokens = settings.prompts.tokens if model.takes_prompt else 0
+        tflop = None if cost is None else _tile_tflop(cost, tile, resolved, text_tokens)
+        return await _answer(facts, model, resolved, tflop, desk, tenant)
 
     return router
 
 
+def _tile_tflop(
+    cost: StepCost, tile: tuple[int, int], params: ResolvedParams, text_tokens: int
+) -> float:
+    """Of all steps of a tile, as if every control ran in each."""
+    names = [control.name for control in params.all_controls]
+    passes = 2 if params.true_cfg_scale > 1 else 1
+    return params.steps * cost.flop(tile, names, text_tokens, passes) / 1e12
+
+
 async def _answer(
-    facts: dict[str, int], model: ModelInfo, params: ResolvedParams, desk: Desk | None, tenant: str
+    facts: dict[str, int],
+    model: ModelInfo,
+    params: ResolvedParams,
+    tile_tflop: float | None,
+    desk: Desk | None,
+    tenant: str,
 ) -> PlanAnswer:
     pace: float | None = None
     waiting: int | None = None
@@ -91,8 +115,8 @@ async def _answer(
         model=model.name,
         **facts,
         steps=params.steps,
-        tile_tflop=None,
-        tflop=None,
+        tile_tflop=tile_tflop,
+        tflop=None if tile_tflop is None else tile_tflop * facts["tiles"],
         estimated_s=None if pace is None else round(pace * params.steps * facts["tiles"], 1),
         queue_position=waiting,
     )

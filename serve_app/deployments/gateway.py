@@ -25,6 +25,7 @@ from serve_app.deployments.handles import RayDenoiser, RayFinisher, RayPreparer,
 from serve_app.errors import InvalidParameter
 from serve_app.jobs.blobs import Blobs
 from serve_app.jobs.store import Store
+from serve_app.models.cost import StepCost
 from serve_app.settings import Settings
 from serve_app.upscale import Conductor
 
@@ -41,6 +42,7 @@ class Gateway:
         denoiser: Handle of `Denoiser`.
         postprocess: Handle of `Postprocess`.
         runner: Handle of `JobRunner`, which is never called: it is here to belong to the graph.
+        cost: What the model's steps cost; None where nobody knows.
     """
 
     def __init__(
@@ -52,7 +54,9 @@ class Gateway:
         denoiser: DeploymentHandle,
         postprocess: DeploymentHandle,
         runner: DeploymentHandle | None = None,
+        cost: StepCost | None = None,
     ) -> None:
+        self._cost = cost
         self._settings = settings
         self._conductor = Conductor(
             [model],
@@ -65,7 +69,8 @@ class Gateway:
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         desk = self._desk() if self._settings.jobs.enabled else None
-        return create_api(self._conductor, self._settings, stamps_request_id=False, desk=desk)
+        parts = (self._conductor, self._settings)
+        return create_api(*parts, stamps_request_id=False, desk=desk, cost=self._cost)
 
     def _desk(self) -> Desk:
         jobs = self._settings.jobs

@@ -146,4 +146,6 @@ def test_a_plan_costs_nothing(http: httpx.Client) -> None:
     plan = http.post("/v1/plan", files={"image": PICTURES[0]}, data={"scale": "8"}).json()
     assert (plan["width"], plan["height"], plan["model"]) == (480, 320, "mini")
     assert plan["tiles"] >= 2
+    assert plan["tflop"] == pytest.approx(plan["tile_tflop"] * plan["tiles"])
+    assert plan["tile_tflop"] > 0
     assert plan["queue_position"] is not None
