@@ -95,16 +95,19 @@ clean: ## Remove caches, builds and out/; the virtual environment stays
 
 # The stamps: pip runs again only when a requirement has changed. torch comes first and alone, at the version that
 # constraints.txt names and from the index that TORCH_INDEX names, so that no later step can bring another build of it.
+# Gradio comes last and without what it asks for: its bound on Pillow is not ours (docs/decisions/0020-page.md).
 $(INSTALLED): pyproject.toml constraints.txt
 	@scripts/preflight "$(PYTHON)" "$(VENV)" "$(TORCH_INDEX)"
 	@$(PIP) --version >/dev/null 2>&1 || "$(PYTHON)" -m venv "$(VENV)"
 	$(PIP) install --no-deps -c constraints.txt $(TORCH_SOURCE) torch
-	$(PIP) install -c constraints.txt -e .
+	$(PIP) install -c constraints.txt -e '.[ui]'
+	$(PIP) install --no-deps -c constraints.txt gradio
 	@touch $@
 
 $(INSTALLED_DEV): $(INSTALLED)
-	$(PIP) install --quiet -c constraints.txt -e '.[dev,train]'
+	$(PIP) install --quiet -c constraints.txt -e '.[dev,train,ui]'
 	@command -v kubectl >/dev/null || $(MAKE) $(BIN)/kubectl
+	@scripts/debian chromium /usr/bin/chromium
 	@scripts/debian postgresql /usr/lib/postgresql/*/bin/initdb
 	@touch $@
 

@@ -7,6 +7,7 @@ ready.
 
 # No postponed annotations here: Ray Serve reads the type of `build_app`'s argument from its signature.
 import argparse
+import importlib.util
 import os
 import signal
 import socket
@@ -20,13 +21,14 @@ from typing import Any
 import ray
 import yaml
 from ray import serve
-from ray.serve import Application, Deployment
+from ray.serve import Application, Deployment, RunTarget
 from ray.serve.config import RequestRouterConfig
 
 from serve_app.contracts import ModelInfo
 from serve_app.deployments.denoiser import Denoiser
 from serve_app.deployments.gateway import Gateway
 from serve_app.deployments.jobrunner import JobRunner
+from serve_app.deployments.page import Page
 from serve_app.deployments.postprocess import Postprocess
 from serve_app.deployments.preprocess import Preprocess
 from serve_app.deployments.prompts import PromptEncoder
@@ -35,9 +37,10 @@ from serve_app.errors import ConfigurationError
 from serve_app.models.catalog import find_model, read_model_info
 from serve_app.models.cost import StepCost
 from serve_app.models.loras import with_loras
-from serve_app.settings import Settings
+from serve_app.settings import PageSettings, Settings
 
 APP_NAME = "tessera"
+PAGE_NAME, PAGE_PREFIX = "page", "/ui"
 _GATEWAY_ONGOING = (
     1000  # far above `pictures_at_once`, so that a full gateway still answers, with 429
 )
@@ -102,6 +105,24 @@ def compose(
     )
     runner = _runner(args).bind(*conducted) if args.jobs.enabled else None
     return gateway.bind(*conducted, runner, cost)
+
+
+def build_page_app(args: PageSettings) -> Application:
+    """Builds the page's application; it is called by `serve run`, too.
+
+    Raises:
+        ConfigurationError: if Gradio is not installed.
+    """
+    if not _has_page():
+        raise ConfigurationError("the page needs Gradio, which `make install` installs")
+    page = serve.deployment(
+        Page, max_ongoing_requests=_GATEWAY_ONGOING, ray_actor_options={"num_cpus": args.cpus}
+    )
+    return page.bind(args)
+
+
+def _has_page() -> bool:
+    return importlib.util.find_spec("gradio") is not None
 
 
 def _runner(args: Settings) -> Deployment:
@@ -188,14 +209,20 @@ def main(argv: list[str] | None = None) -> int:
     try:
         _check_port(options.host, options.port)
         settings = read_settings(options.config) if options.config else Settings()
-        application = build_app(settings)
+        home = PAGE_PREFIX.strip("/") + "/" if _has_page() else "docs"
+        settings = settings.model_copy(update={"home": home})
+        targets = [RunTarget(build_app(settings), APP_NAME)]
+        if _has_page():
+            url = _reached(options.host, options.port)
+            page = PageSettings(server=url, jobs=settings.jobs.enabled)
+            targets.append(RunTarget(build_page_app(page), PAGE_NAME, PAGE_PREFIX))
     except ConfigurationError as error:
         print(f"tessera: {error.detail}", file=sys.stderr)
         return 2
-    return _serve(application, options.host, options.port)
+    return _serve(targets, options.host, options.port)
 
 
-def _serve(application: Application, host: str, port: int) -> int:
+def _serve(targets: list[RunTarget], host: str, port: int) -> int:
     print(f"tessera: starting on http://{host}:{port} ...", flush=True)
     ray.init(
         address="local",
@@ -209,8 +236,8 @@ def _serve(application: Application, host: str, port: int) -> int:
     try:
         serve.start(http_options={"host": host, "port": port})
         started = time.monotonic()
-        serve.run(application, name=APP_NAME, blocking=False)
-        print(_welcome(host, port, time.monotonic() - started), flush=True)
+        serve.run_many(targets)
+        print(_welcome(_reached(host, port), time.monotonic() - started), flush=True)
         threading.Event().wait()
     except KeyboardInterrupt:
         print("tessera: stopping", flush=True)
@@ -228,10 +255,18 @@ def _hand_back() -> None:
             handle.stop.remote().result(timeout_s=_HAND_BACK_S)
 
 
-def _welcome(host: str, port: int, seconds: float) -> str:
-    url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
+def _reached(host: str, port: int) -> str:
+    return f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
+
+
+def _welcome(url: str, seconds: float) -> str:
+    page = f"""The page, to use in a browser:
+
+    {url}{PAGE_PREFIX}/
+
+"""
     return f"""
-Tessera is ready ({seconds:.0f} s). Its API, to try in a browser:
+Tessera is ready ({seconds:.0f} s). {page if _has_page() else ""}Its API, to try in a browser:
 
     {url}/docs
 

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from serve_app import __version__
+from serve_app.api.dialects import dialect_routes
 from serve_app.api.edge import Edge
 from serve_app.api.jobs.deliveries import delivery_routes
 from serve_app.api.jobs.desk import Desk
@@ -75,6 +76,8 @@ def create_api(
         app.include_router(delivery_routes(desk))
         app.include_router(metrics_routes(desk))
     app.include_router(catalogue_routes(upscaler, settings))
-    app.include_router(operations_routes(upscaler))
+    app.include_router(operations_routes(upscaler, settings.home))
+    for router in dialect_routes(upscaler, desk, settings, problems):
+        app.include_router(router)
     describe(app)
     return app

@@ -81,7 +81,7 @@ async def read_upload(request: Request, limit_bytes: int) -> Upload:
 
 async def _read_multipart(request: Request, content_type: str, limit_bytes: int) -> Upload:
     most = limit_bytes * PICTURES_AT_LIMIT + ALLOWANCE_BYTES
-    form = await read_form(_bounded(request, limit_bytes, most), content_type, limit_bytes)
+    form = await read_form(bounded(request, limit_bytes, most), content_type, limit_bytes)
     image = form.files.pop(IMAGE_FIELD, None)
     if not image and not form.filename:  # an empty field of a page's form
         image = None
@@ -94,14 +94,12 @@ async def _read_multipart(request: Request, content_type: str, limit_bytes: int)
 
 
 async def _read_json(request: Request, limit_bytes: int) -> Upload:
-    most = -(-limit_bytes * PICTURES_AT_LIMIT * 4 // 3) + ALLOWANCE_BYTES
-    body = b"".join([chunk async for chunk in _bounded(request, limit_bytes, most)])
-    fields = parse_object(body)
+    fields = await read_object(request, limit_bytes)
     text, url = fields.pop(BASE64_FIELD, None), fields.pop(URL_FIELD, None)
     _check_one(text is not None, url is not None, BASE64_FIELD, _BASE64)
     if not isinstance(url, str | None):
         raise InvalidParameter(f"{URL_FIELD}: not a text", field=URL_FIELD, allowed="a URL")
-    image = None if text is None else _decode(text, BASE64_FIELD, limit_bytes)
+    image = None if text is None else decode_picture(text, BASE64_FIELD, limit_bytes)
     encoded = fields.pop(CONTROLS_BASE64_FIELD, None) or {}
     if not isinstance(encoded, dict):
         raise InvalidParameter(
@@ -110,7 +108,7 @@ async def _read_json(request: Request, limit_bytes: int) -> Upload:
             allowed="an object of pictures in base64 by their control's name",
         )
     controls = {
-        name: _decode(text, f"{CONTROLS_BASE64_FIELD}.{name}", limit_bytes)
+        name: decode_picture(text, f"{CONTROLS_BASE64_FIELD}.{name}", limit_bytes)
         for name, text in encoded.items()
     }
     priority = priority_of(fields.pop(PRIORITY_FIELD, None))
@@ -154,7 +152,8 @@ def priority_of(given: Any, absent: Priority = Priority.INTERACTIVE) -> Priority
         ) from None
 
 
-async def _bounded(request: Request, limit_bytes: int, most_bytes: int) -> AsyncIterator[bytes]:
+async def bounded(request: Request, limit_bytes: int, most_bytes: int) -> AsyncIterator[bytes]:
+    """A body as it arrives, up to `most_bytes`; raises TooLarge, which tells of a picture's `limit_bytes`."""
     declared = request.headers.get("Content-Length", "")
     if declared.isdecimal() and int(declared) > most_bytes:
         raise _over_all(limit_bytes)
@@ -173,6 +172,12 @@ def _over_all(limit_bytes: int) -> TooLarge:
         field=IMAGE_FIELD,
         allowed=f"at most {limit_bytes} bytes a picture, {total} in all",
     )
+
+
+async def read_object(request: Request, limit_bytes: int) -> dict[str, Any]:
+    """Reads a body that is a JSON object with pictures in base64; raises RequestError, TooLarge."""
+    most = -(-limit_bytes * PICTURES_AT_LIMIT * 4 // 3) + ALLOWANCE_BYTES
+    return parse_object(b"".join([part async for part in bounded(request, limit_bytes, most)]))
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
@@ -201,8 +206,18 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _decode(text: Any, field: str, limit_bytes: int) -> bytes:
-    """Decodes base64, which may be wrapped in lines and may follow a `data:` URL's head."""
+def decode_picture(text: Any, field: str, limit_bytes: int) -> bytes:
+    """Decodes base64, which may be wrapped in lines and may follow a `data:` URL's head.
+
+    Args:
+        text: As it came.
+        field: Its name in what errors say.
+        limit_bytes: The most that the picture may weigh.
+
+    Raises:
+        InvalidParameter: no base64.
+        TooLarge: over the limit.
+    """
     if not isinstance(text, str):
         raise _not_base64(field, "not a text")
     if text[:5].lower() == "data:":

@@ -116,13 +116,16 @@ class Form:
         self.ended = True
 
 
-async def read_form(chunks: AsyncIterator[bytes], content_type: str, limit_bytes: int) -> Form:
+async def read_form(
+    chunks: AsyncIterator[bytes], content_type: str, limit_bytes: int, kind: type[Form] = Form
+) -> Form:
     """Reads a whole multipart body.
 
     Args:
         chunks: The body as it arrives.
         content_type: The request's Content-Type, with its boundary.
         limit_bytes: The most that each picture may weigh.
+        kind: Collects the parts.
 
     Raises:
         RequestError: the body is malformed or ends too early.
@@ -133,7 +136,7 @@ async def read_form(chunks: AsyncIterator[bytes], content_type: str, limit_bytes
     boundary = options.get(b"boundary")
     if not boundary:
         raise RequestError("The multipart Content-Type has no boundary.", field="Content-Type")
-    form = Form(limit_bytes)
+    form = kind(limit_bytes)
     try:
         parser = MultipartParser(
             boundary,

@@ -198,6 +198,18 @@ def upscale_responses() -> dict[int | str, dict[str, Any]]:
     return answers
 
 
+def failures(kind: type[BaseModel], *statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The answers of a route for the OpenAPI document: each status with the errors that lead to it."""
+    problem = {"schema": {"$ref": f"#/components/schemas/{Problem.__name__}"}}
+    told = {"content": {PROBLEM_MEDIA_TYPE: problem}} if kind is Problem else {"model": kind}
+    found: dict[int | str, dict[str, Any]] = {}
+    for status in statuses:
+        titles = sorted(error.title for error, code in STATUS.items() if code == status)
+        said = f"{HTTPStatus(status).phrase}: {', '.join(titles)}."
+        found[status] = {"description": said, **told}
+    return found
+
+
 def _fidelity_headers() -> dict[str, Any]:
     """Each measure's header, described as in the report itself; absent where nothing was measured."""
     told = {
@@ -208,6 +220,10 @@ def _fidelity_headers() -> dict[str, Any]:
     return told | {WARNINGS_HEADER: {"description": warnings, **_WHOLE}}
 
 
+UPSCALING = (400, 409, 413, 415, 422, 429, 500, 503, 504)
+"""What upscaling a picture may end with."""
+READING = (422, 500)
+"""What looking something up may end with."""
 _STREAM_EXAMPLE = (
     'event: progress\ndata: {"stage":"denoise","tiles_done":3,"tiles_total":20,'
     '"steps_done":31,"steps_total":160}\n\n'

@@ -13,8 +13,8 @@ from starlette.requests import Request
 
 from serve_app.api.body import read_upload, tenant_of
 from serve_app.api.jobs.desk import Desk
-from serve_app.api.openapi import upscale_request
-from serve_app.api.schemas import Answer
+from serve_app.api.openapi import UPSCALING, failures, upscale_request
+from serve_app.api.schemas import Answer, Problem
 from serve_app.contracts import ModelInfo, ResolvedParams, Upscaler, resolve
 from serve_app.fetch.client import Fetcher
 from serve_app.jobs.planning import check_control_names, look, model_of, plan_of, step_seconds
@@ -56,7 +56,12 @@ def plan_routes(
     """The route; without a desk nothing is known of what waits, without a cost none of TFLOP."""
     router = APIRouter(tags=["upscale"])
 
-    @router.post("/v1/plan", summary="What would it cost?", openapi_extra=upscale_request())
+    @router.post(
+        "/v1/plan",
+        summary="What would it cost?",
+        openapi_extra=upscale_request(),
+        responses=failures(Problem, *UPSCALING),
+    )
     async def plan(request: Request) -> PlanAnswer:
         """Takes what `POST /v1/upscale` takes, reads the picture's header, and computes nothing."""
         limits = settings.images

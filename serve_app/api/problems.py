@@ -19,12 +19,14 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
+from starlette.routing import Match
 
 from serve_app import errors
 from serve_app.api.schemas import Problem
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 CLIENT_CLOSED_REQUEST = 499
+_METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 
 log = logging.getLogger(__name__)
 
@@ -154,6 +156,17 @@ def framework_problem(
     return problem_response(document, headers)
 
 
+def _methods(request: Request) -> list[str]:
+    """All that a path takes; the framework tells those of its first route alone."""
+    routes = request.app.routes
+
+    def taken(method: str) -> bool:
+        scope = dict(request.scope) | {"method": method}
+        return any(route.matches(scope)[0] is Match.FULL for route in routes)
+
+    return [method for method in _METHODS if taken(method)]
+
+
 def install_problems(app: FastAPI, problems: Problems) -> None:
     """Makes every error that leaves a route of `app` a problem document."""
 
@@ -161,7 +174,10 @@ def install_problems(app: FastAPI, problems: Problems) -> None:
         return problems.response(error, request.state.request_id)
 
     async def on_framework_error(request: Request, error: Any) -> Response:
-        return framework_problem(error.status_code, request, error.headers)
+        headers = error.headers
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            headers = {"Allow": ", ".join(_methods(request))}
+        return framework_problem(error.status_code, request, headers)
 
     async def on_invalid_request(request: Request, error: Any) -> Response:
         fault = error.errors()[0]

@@ -16,7 +16,7 @@ from serve_app.api.negotiation import Shape, choose
 from serve_app.api.openapi import upscale_request, upscale_responses
 from serve_app.api.presence import while_connected
 from serve_app.api.problems import Problems
-from serve_app.api.schemas import Health, ModelList, Readiness
+from serve_app.api.schemas import Health, ModelList, ModelName, Readiness
 from serve_app.contracts import ProgressCallback, Upscaler, UpscaleRequest, UpscaleResult
 from serve_app.fetch.client import Fetcher
 from serve_app.presets import with_preset
@@ -86,6 +86,7 @@ def catalogue_routes(upscaler: Upscaler, settings: Settings) -> APIRouter:
         """The default model comes first; `limits` holds for pictures of every model."""
         found = await upscaler.models()
         return ModelList(
+            data=[ModelName(id=model.name) for model in found],
             models=found,
             default=found[0].name,
             presets=settings.requests.presets,
@@ -95,7 +96,7 @@ def catalogue_routes(upscaler: Upscaler, settings: Settings) -> APIRouter:
     return router
 
 
-def operations_routes(upscaler: Upscaler) -> APIRouter:
+def operations_routes(upscaler: Upscaler, home: str = "docs") -> APIRouter:
     """What an operator and a load balancer ask."""
     router = APIRouter(tags=["operations"])
 
@@ -114,7 +115,7 @@ def operations_routes(upscaler: Upscaler) -> APIRouter:
 
     @router.get("/", include_in_schema=False)
     async def root() -> RedirectResponse:
-        """Leads a browser to the documentation."""
-        return RedirectResponse("docs")
+        """Leads a browser to the page, or to the documentation where there is none."""
+        return RedirectResponse(home)
 
     return router

@@ -137,8 +137,20 @@ class Problem(Answer):
     )
 
 
+class ModelName(Answer):
+    """A model in the words of OpenAI's clients."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = Field(0, description="Not known: 0.")
+    owned_by: str = "tessera"
+
+
 class ModelList(Answer):
     """The models that can be asked for, and what a picture may weigh."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelName] = Field(description="Their names alone, for OpenAI's clients.")
 
     models: list[ModelInfo]
     default: str = Field(description="Name of the model that runs when none is asked for.")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 
 from serve_app.errors import ConfigurationError
 from serve_app.fetch.settings import FetchSettings
@@ -20,6 +20,7 @@ from serve_app.settings.group import Group
 from serve_app.settings.images import ImageLimits
 from serve_app.settings.jobs import JobSettings
 from serve_app.settings.model import ModelSettings, PromptSettings, named_model
+from serve_app.settings.page import PageSettings
 from serve_app.settings.requests import RequestSettings
 from serve_app.settings.webhooks import WebhookSettings
 
@@ -31,6 +32,7 @@ __all__ = [
     "ImageLimits",
     "JobSettings",
     "ModelSettings",
+    "PageSettings",
     "PromptSettings",
     "RequestSettings",
     "Settings",
@@ -49,6 +51,9 @@ class Settings(Group):
     engine: EngineSettings = EngineSettings()
     jobs: JobSettings = JobSettings()
     deployments: DeploymentSettings = DeploymentSettings()
+    home: str = Field(
+        "docs", description="Where `/` leads a browser: `ui` where the page runs beside the API."
+    )
 
     @classmethod
     def parse(cls, raw: Mapping[str, Any]) -> Self:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from serve_app.presets import SHIPPED, Presets
 from serve_app.settings.group import Group
+
+Dialect = Literal["openai", "replicate", "sdwebui"]
 
 
 class RequestSettings(Group):
@@ -34,6 +38,10 @@ class RequestSettings(Group):
         0.2,
         ge=0,
         description="Least seconds between two progress reports of one tile; each costs a message.",
+    )
+    dialects: tuple[Dialect, ...] = Field(
+        ("openai", "replicate", "sdwebui"),
+        description="Other tools' protocols that are spoken besides: docs/dialects.md.",
     )
     presets: Presets = Field(
         SHIPPED,

@@ -64,6 +64,10 @@ async def test_it_says_when_it_is_ready_serves_and_stops_cleanly(tmp_path: Path)
         f"curl -sS -F image=@examples/photo.jpg -F scale=4 http://127.0.0.1:{port}/v1/upscale"
         in said
     )
+    assert f"http://127.0.0.1:{port}/ui/" in said, said
+    page = httpx.get(f"http://127.0.0.1:{port}/", follow_redirects=True)
+    assert (page.status_code, page.url.path) == (200, "/ui/")
+    assert "Tessera" in page.text
     answer = httpx.post(
         f"http://127.0.0.1:{port}/v1/upscale",
         files={"image": png_bytes(photo_like(20, 20))},

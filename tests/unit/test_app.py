@@ -26,7 +26,9 @@ def write(path: Path, config: object) -> Path:
 
 
 def test_the_shipped_config_is_the_defaults_with_two_denoisers() -> None:
-    assert read_settings(LOCAL) == Settings.parse({"deployments": {"denoiser_replicas": 2}})
+    assert read_settings(LOCAL) == Settings.parse(
+        {"home": "ui/", "deployments": {"denoiser_replicas": 2}}
+    )
 
 
 def test_its_import_path_builds_an_application() -> None:

@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from serve_app.contracts import ModelInfo, UpscaleParams, allowed_range
-from serve_app.settings import Settings
+from serve_app.settings import PageSettings, Settings
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -44,6 +44,13 @@ TESTED_ELSEWHERE = {
     "serve_app/api/jobs/form.py": "tests/unit/api/jobs/test_submission.py",
     "serve_app/api/jobs/gathering.py": "tests/unit/api/jobs/test_submission.py",
     "serve_app/api/jobs/schemas.py": "tests/unit/api/jobs/test_routes.py",
+    "serve_app/api/dialects/errand.py": "tests/unit/api/dialects/test_sdwebui.py",
+    "serve_app/api/dialects/openai_form.py": "tests/unit/api/dialects/test_openai.py",
+    "serve_app/api/dialects/openai_schemas.py": "tests/unit/api/dialects/test_openai.py",
+    "serve_app/api/dialects/openai_stream.py": "tests/unit/api/dialects/test_openai.py",
+    "serve_app/api/dialects/replicate_files.py": "tests/unit/api/dialects/test_replicate.py",
+    "serve_app/api/dialects/replicate_schemas.py": "tests/unit/api/dialects/test_replicate.py",
+    "serve_app/api/dialects/sdwebui_schemas.py": "tests/unit/api/dialects/test_sdwebui.py",
     "serve_app/api/metrics.py": "tests/unit/api/jobs/test_metrics.py",
     "serve_app/api/multipart.py": "tests/unit/api/test_body.py",
     "serve_app/api/routes.py": "tests/unit/api/test_app.py",
@@ -54,6 +61,7 @@ TESTED_ELSEWHERE = {
     "serve_app/deployments/gateway.py": "tests/integration/test_http.py",
     "serve_app/deployments/postprocess.py": "tests/integration/test_http.py",
     "serve_app/deployments/preprocess.py": "tests/integration/test_http.py",
+    "serve_app/deployments/page.py": "tests/integration/test_ui.py",
     "serve_app/fetch/wire.py": "tests/unit/fetch/test_client.py",
     "serve_app/fidelity_report.py": "tests/unit/test_contracts.py",
     "serve_app/imaging/child.py": "tests/unit/imaging/test_worker.py",
@@ -79,6 +87,11 @@ TESTED_ELSEWHERE = {
     "serve_app/rows.py": "tests/unit/test_upscale.py",
     "serve_app/testing.py": "tests/unit/api/test_app.py",
     "serve_app/testing_app.py": "tests/integration/test_autoscaling.py",
+    "serve_app/ui/backend.py": "tests/unit/ui/test_memory.py",
+    "serve_app/ui/batch.py": "tests/integration/test_ui.py",
+    "serve_app/ui/endpoints.py": "tests/integration/test_ui.py",
+    "serve_app/ui/look.py": "tests/integration/test_ui.py",
+    "serve_app/ui/picture.py": "tests/integration/test_ui.py",
     "serve_app/testing_engine.py": "tests/unit/engine/test_engine.py",
 }
 
@@ -161,7 +174,8 @@ def test_the_documented_config_is_valid():
     blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/flux.md").read_text(), re.DOTALL)
     (application,) = yaml.safe_load(blocks[0])["applications"]
     assert Settings.parse(application["args"]).engine.device == "cuda"
-    (shipped,) = yaml.safe_load((ROOT / "configs/local.yaml").read_text())["applications"]
+    shipped, page = yaml.safe_load((ROOT / "configs/local.yaml").read_text())["applications"]
+    assert PageSettings.model_validate(page["args"]).jobs
     assert application["name"] == shipped["name"]
 
 
@@ -240,6 +254,8 @@ def test_each_requirement_has_a_fitting_pin_and_a_reason(needed: Requirement):
 def test_serve_app_imports_only_what_it_requires():
     allowed = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["gpu"]]
     required = {canonicalize_name(Requirement(line).name) for line in allowed}
+    required.add("gradio")  # installed apart: docs/decisions/0020-page.md
+    assert "gradio" in pins()
     known = packages_distributions()
     imported: dict[str, str] = {}
     for path in MODULES:

@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 from serve_app.api.body import tenant_of
 from serve_app.api.jobs.desk import Desk
-from serve_app.api.jobs.routes import Number, Tenant
+from serve_app.api.jobs.routes import FINDING, Number, Tenant
 from serve_app.api.jobs.schemas import moment
 from serve_app.api.schemas import Answer
 from serve_app.jobs.records import Delivery
@@ -44,7 +44,7 @@ def delivery_routes(desk: Desk) -> APIRouter:
     """Reading and sending again."""
     router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
-    @router.get("/{job_id}/deliveries", summary="Messages to a job's webhook")
+    @router.get("/{job_id}/deliveries", summary="Messages to a job's webhook", responses=FINDING)
     async def list_deliveries(
         request: Request, job_id: str, x_tenant_id: Tenant = None
     ) -> DeliveryList:
@@ -53,7 +53,9 @@ def delivery_routes(desk: Desk) -> APIRouter:
         found = await (await desk.store()).deliveries(job.id)
         return DeliveryList(deliveries=list(map(_answer, found)))
 
-    @router.post("/{job_id}/deliveries/{number}/retry", summary="Send a message again")
+    @router.post(
+        "/{job_id}/deliveries/{number}/retry", summary="Send a message again", responses=FINDING
+    )
     async def send_again(
         request: Request, job_id: str, number: Number, x_tenant_id: Tenant = None
     ) -> DeliveryAnswer:

@@ -23,6 +23,7 @@ from serve_app.api.jobs.form import ARCHIVE_FIELD, TEXT_BYTES, File, JobForm
 from serve_app.api.multipart import CONTROL_IMAGE_PREFIX
 from serve_app.api.problems import UnsupportedBody
 from serve_app.errors import InvalidParameter, RequestError, TooLarge
+from serve_app.fetch.settings import FetchSettings
 from serve_app.fetch.target import Refused, target_of
 from serve_app.jobs.planning import Seen, look
 from serve_app.settings import Settings
@@ -133,22 +134,13 @@ class _Gathering:
             given = {URL_FIELD: item} if items is None else _object(item, where)
             url = given.pop(URL_FIELD, None)
             name = given.pop("name", None)
-            self._add(Draft(_name(name or _named(url)), url=self._url(url, where), given=given))
-
-    def _url(self, url: Any, where: str) -> str:
-        if not self._settings.fetch.enabled:
-            raise InvalidParameter(
-                f"{where}: pictures are not fetched here", field=where, allowed="absent"
+            self._add(
+                Draft(
+                    _name(name or _named(url)),
+                    url=fetchable(url, where, self._settings.fetch),
+                    given=given,
+                )
             )
-        try:
-            if not isinstance(url, str):
-                raise Refused("not a text", "a URL")
-            target_of(url, self._settings.fetch)
-        except Refused as refused:
-            raise InvalidParameter(
-                f"{where}: {refused.reason}", field=where, allowed=refused.allowed
-            ) from None
-        return url
 
     async def _unpack(self, spool: IO[bytes]) -> None:
         most, limit = self._most - len(self.found.drafts), self._settings.images.upload_bytes
@@ -217,6 +209,32 @@ async def _bounded(request: Request, most_bytes: int) -> AsyncIterator[bytes]:
         if seen > most_bytes:
             raise _over_all(most_bytes)
         yield chunk
+
+
+def fetchable(url: Any, where: str, rules: FetchSettings) -> str:
+    """A picture's address, judged by its spelling; where it leads is judged when it is fetched.
+
+    Args:
+        url: As it came.
+        where: Its name in what errors say.
+        rules: Whether and what is fetched.
+
+    Raises:
+        InvalidParameter: it is not one that would be fetched.
+    """
+    if not rules.enabled:
+        raise InvalidParameter(
+            f"{where}: pictures are not fetched here", field=where, allowed="absent"
+        )
+    try:
+        if not isinstance(url, str):
+            raise Refused("not a text", "a URL")
+        target_of(url, rules)
+    except Refused as refused:
+        raise InvalidParameter(
+            f"{where}: {refused.reason}", field=where, allowed=refused.allowed
+        ) from None
+    return url
 
 
 def _over_all(most_bytes: int) -> TooLarge:

@@ -24,6 +24,9 @@ from serve_app.api.jobs.schemas import (
     job_answer,
 )
 from serve_app.api.jobs.submission import submit
+from serve_app.api.negotiation import EVENTS
+from serve_app.api.openapi import failures
+from serve_app.api.schemas import Problem
 from serve_app.contracts import TENANT_PATTERN, Upscaler
 from serve_app.errors import NotFound
 from serve_app.jobs.states import ItemStatus, JobStatus
@@ -33,7 +36,18 @@ Tenant = Annotated[
     str | None, Header(alias="X-Tenant-Id", pattern=TENANT_PATTERN, description="On whose behalf.")
 ]
 Number = Annotated[int, Path(ge=0, le=MOST, description="Of the item in its job, from 0.")]
-_FILE: dict[str, Any] = {"response_class": Response}
+FINDING = failures(Problem, 404, 409, 422, 500)
+"""What asking about a job may end with."""
+
+
+def _file(media_type: str) -> dict[str, Any]:
+    """A route that answers with a file, or with 304 where the client has it."""
+    content = {media_type: {"schema": {"type": "string", "format": "binary"}}}
+    answers = {
+        200: {"description": "The file.", "content": content},
+        304: {"description": "The client has it, by its `If-None-Match`."},
+    }
+    return {"response_class": Response, "responses": answers | FINDING}
 
 
 def job_routes(upscaler: Upscaler, desk: Desk, settings: Settings) -> APIRouter:
@@ -57,7 +71,7 @@ def job_routes(upscaler: Upscaler, desk: Desk, settings: Settings) -> APIRouter:
         answer = job_answer(job).model_dump(mode="json")
         return JSONResponse(answer, 202 if new else 200, {"Location": f"/v1/jobs/{job.id}"})
 
-    @router.get("", summary="Your jobs, newest first")
+    @router.get("", summary="Your jobs, newest first", responses=FINDING)
     async def list_jobs(
         request: Request,
         status: JobStatus | None = None,
@@ -70,12 +84,12 @@ def job_routes(upscaler: Upscaler, desk: Desk, settings: Settings) -> APIRouter:
         page = await store.jobs(tenant_of(request.headers), status, cursor, limit)
         return JobPage(jobs=[job_answer(job) for job in page.jobs], next_cursor=page.next_cursor)
 
-    @router.get("/{job_id}", summary="One job")
+    @router.get("/{job_id}", summary="One job", responses=FINDING)
     async def get_job(request: Request, job_id: str, x_tenant_id: Tenant = None) -> JobAnswer:
         """As it stands."""
         return job_answer(await desk.job(job_id, tenant_of(request.headers)))
 
-    @router.get("/{job_id}/items", summary="A job's pictures")
+    @router.get("/{job_id}/items", summary="A job's pictures", responses=FINDING)
     async def list_items(
         request: Request,
         job_id: str,
@@ -90,14 +104,16 @@ def job_routes(upscaler: Upscaler, desk: Desk, settings: Settings) -> APIRouter:
         more = found[limit - 1].number if len(found) > limit else None
         return ItemPage(items=[item_answer(item) for item in found[:limit]], next_after=more)
 
-    @router.delete("/{job_id}", summary="Give a job up")
+    @router.delete("/{job_id}", summary="Give a job up", responses=FINDING)
     async def cancel_job(request: Request, job_id: str, x_tenant_id: Tenant = None) -> JobAnswer:
         """What waits is cancelled at once, what runs within a step. An ended job stays as it is."""
         tenant = tenant_of(request.headers)
         job = await desk.job(job_id, tenant)
         return job_answer(await (await desk.store()).cancel(job.id, tenant))
 
-    @router.post("/{job_id}/retry", summary="Try failed and cancelled pictures again")
+    @router.post(
+        "/{job_id}/retry", summary="Try failed and cancelled pictures again", responses=FINDING
+    )
     async def retry_job(request: Request, job_id: str, x_tenant_id: Tenant = None) -> JobAnswer:
         """From their first attempt; what has a result keeps it."""
         tenant = tenant_of(request.headers)
@@ -111,13 +127,13 @@ def file_routes(desk: Desk) -> APIRouter:
     """What jobs make, and how they get on."""
     router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
-    @router.get("/{job_id}/results", summary="All results as a ZIP", **_FILE)
+    @router.get("/{job_id}/results", summary="All results as a ZIP", **_file("application/zip"))
     async def get_results(request: Request, job_id: str, x_tenant_id: Tenant = None) -> Response:
         """Those that are there; 409 while there is none."""
         job = await desk.job(job_id, tenant_of(request.headers))
         return await zip_response(await desk.store(), desk.blobs, job.id)
 
-    @router.get("/{job_id}/results/{number}", summary="One result", **_FILE)
+    @router.get("/{job_id}/results/{number}", summary="One result", **_file("image/*"))
     async def get_result(
         request: Request, job_id: str, number: Number, x_tenant_id: Tenant = None
     ) -> Response:
@@ -126,7 +142,11 @@ def file_routes(desk: Desk) -> APIRouter:
         item = await (await desk.store()).item(job.id, number)
         return await file_response(request, desk.blobs, item)
 
-    @router.get("/{job_id}/items/{number}/preview", summary="A running picture, small", **_FILE)
+    @router.get(
+        "/{job_id}/items/{number}/preview",
+        summary="A running picture, small",
+        **_file("image/jpeg"),
+    )
     async def get_preview(
         request: Request, job_id: str, number: Number, x_tenant_id: Tenant = None
     ) -> Response:
@@ -137,7 +157,7 @@ def file_routes(desk: Desk) -> APIRouter:
             raise NotFound(f"the item {number} has no preview now")
         return await blob_response(request, desk.blobs, blob, "image/jpeg", {})
 
-    @router.get("/{job_id}/events", summary="Follow a job", **_FILE)
+    @router.get("/{job_id}/events", summary="Follow a job", **_file(EVENTS))
     async def follow_job(
         request: Request,
         job_id: str,

@@ -10,6 +10,7 @@ import json
 import re
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
@@ -49,16 +50,35 @@ async def submit(
     tenant, key = tenant_of(request.headers), _key(request)
     found = await gather(request, desk, settings)
     priority = priority_of(found.given.pop(PRIORITY_FIELD, None), Priority.BATCH)
-    webhook_url = _webhook(found.given.pop(WEBHOOK_FIELD, None), settings.jobs.webhooks)
+    webhook_url = webhook_of(found.given.pop(WEBHOOK_FIELD, None), settings.jobs.webhooks)
+    order = Order(tenant, request.state.request_id, priority, key, webhook_url)
+    return await take_in(found, order, upscaler, desk, settings)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Who asks for a job, and how; see `jobs.records.NewJob`."""
+
+    tenant: str
+    request_id: str
+    priority: Priority = Priority.BATCH
+    key: str | None = None
+    webhook_url: str | None = None
+
+
+async def take_in(
+    found: Gathered, order: Order, upscaler: Upscaler, desk: Desk, settings: Settings
+) -> tuple[JobRecord, bool]:
+    """Takes pictures in that are kept already; returns and raises as `submit`."""
     judge = _Judge(await upscaler.models(), settings, found)
     job = NewJob(
-        tenant=tenant,
+        tenant=order.tenant,
         params=judge.stored(found.given),
-        priority=priority,
-        idempotency_key=key,
-        digest=_digest(found, priority, webhook_url),
-        webhook_url=webhook_url,
-        request_id=request.state.request_id,
+        priority=order.priority,
+        idempotency_key=order.key,
+        digest=_digest(found, order.priority, order.webhook_url),
+        webhook_url=order.webhook_url,
+        request_id=order.request_id,
     )
     items = [judge.item(draft) for draft in found.drafts]
     return await (await desk.store()).submit(job, items, desk.quotas)
@@ -130,8 +150,12 @@ def _key(request: Request) -> str | None:
     return key
 
 
-def _webhook(given: Any, rules: WebhookSettings) -> str | None:
-    """A webhook's address, judged by its spelling; where it leads is judged each time that it is called."""
+def webhook_of(given: Any, rules: WebhookSettings) -> str | None:
+    """A webhook's address, judged by its spelling; where it leads is judged each time that it is called.
+
+    Raises:
+        InvalidParameter: none that would be called.
+    """
     if given is None:
         return None
     if not rules.enabled:

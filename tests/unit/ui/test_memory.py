@@ -1,0 +1,92 @@
+"""Jobs in memory, on any upscaler."""
+
+import asyncio
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from serve_app.contracts import Priority, Progress, UpscaleParams
+from serve_app.errors import NotFound, TileFailed, WrongState
+from serve_app.settings import Settings
+from serve_app.testing import FakeUpscaler, photo_like, png_bytes
+from serve_app.ui.backend import Backend
+from serve_app.ui.memory import MemoryBackend
+
+PROGRESS = Progress(stage="denoise", tiles_done=1, tiles_total=4, steps_done=1, steps_total=4)
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "a.png"
+    path.write_bytes(png_bytes(photo_like(20, 30)))
+    return path
+
+
+def backend(upscaler: FakeUpscaler) -> Backend:
+    return MemoryBackend(upscaler, Settings())
+
+
+async def told(found: Backend, job_id: str) -> list[str]:
+    return [told.kind async for told in found.follow(job_id, "")]
+
+
+async def test_a_picture_from_plan_to_file(picture: Path, tmp_path: Path):
+    found = backend(FakeUpscaler(progress=[PROGRESS]))
+    plan = await found.plan(picture, UpscaleParams(scale=2), "")
+    assert (plan.height, plan.width, plan.estimated_s) == (40, 60, None)
+    job = await found.submit([picture], UpscaleParams(scale=2), Priority.INTERACTIVE, "")
+    assert await told(found, job.id) == ["item.progress", "job.finished"]
+    assert (await found.job(job.id, "")).status == "succeeded"
+    (item,) = await found.items(job.id, "")
+    assert item.result is not None
+    assert (item.result.height, item.result.width) == (40, 60)
+    await found.result(job.id, 0, "", tmp_path / "out.png")
+    assert (tmp_path / "out.png").stat().st_size == item.result.size_bytes
+    assert await found.preview(job.id, 0, "") is None
+
+
+async def test_a_zip_goes_in_and_comes_out(picture: Path, tmp_path: Path):
+    packed = tmp_path / "in.zip"
+    with zipfile.ZipFile(packed, "w") as file:
+        file.write(picture, "x/one.png")
+        file.write(picture, "two.png")
+    found = backend(FakeUpscaler())
+    job = await found.submit([packed], UpscaleParams(scale=2), Priority.BATCH, "")
+    await told(found, job.id)
+    await found.archive(job.id, "", tmp_path / "out.zip")
+    assert zipfile.ZipFile(tmp_path / "out.zip").namelist() == ["0-one.png", "1-two.png"]
+
+
+async def test_a_failure_is_kept_and_tried_again(picture: Path, tmp_path: Path):
+    found = backend(FakeUpscaler(error=[TileFailed("no"), None]))
+    job = await found.submit([picture], UpscaleParams(scale=2), Priority.BATCH, "")
+    await told(found, job.id)
+    (item,) = await found.items(job.id, "")
+    assert item.error is not None
+    assert item.error["detail"] == "no"
+    with pytest.raises(WrongState):
+        await found.result(job.id, 0, "", tmp_path / "out")
+    await found.retry(job.id, "")
+    await told(found, job.id)
+    assert (await found.job(job.id, "")).status == "succeeded"
+
+
+async def test_a_cancelled_job_stops_its_work(picture: Path):
+    upscaler = FakeUpscaler(gate=asyncio.Event())
+    found = backend(upscaler)
+    job = await found.submit([picture, picture], UpscaleParams(scale=2), Priority.BATCH, "")
+    await upscaler.started.wait()
+    cancelled = await found.cancel(job.id, "")
+    assert (cancelled.status, cancelled.counts["cancelled"]) == ("cancelled", 2)
+    assert upscaler.cancelled.is_set()
+
+
+async def test_a_job_is_its_tenants_alone(picture: Path):
+    found = backend(FakeUpscaler())
+    job = await found.submit([picture], UpscaleParams(scale=2), Priority.BATCH, "one")
+    with pytest.raises(NotFound):
+        await found.job(job.id, "two")
+    offer = await found.offer()
+    assert offer.models[0].name == "fake"
+    assert "art" in offer.presets
