@@ -1,0 +1,319 @@
+"""One trial: the same jobs in calm and under fire, and what became of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from serve_app.jobs.blobs import Blobs
+from serve_app.jobs.patience import patiently
+from serve_app.jobs.records import Event, ItemRecord
+from serve_app.jobs.states import ItemStatus
+from serve_app.jobs.store import Store
+from serve_app.jobs.sweep import Sweeper
+from serve_app.testing import photo_like, png_bytes
+from serve_app.testing_app import PacedSettings
+from tests.chaos.shop import Shop
+from tests.postgres import Server
+
+JOBS = 4
+ITEMS_AT_ONCE, TILES_AT_ONCE, STEPS = 4, 2, 3
+FORM = {"scale": "1", "steps": str(STEPS), "seed": "3"}
+PARTS = ("runner", "denoiser", "gateway", "controller", "proxy")
+TIMES = 2
+_TRY_AGAIN = (404, 408, 429, 500, 502, 503, 504)  # of a server that is being killed
+
+
+def settings_of(folder: Path, database_url: str, pace: float) -> PacedSettings:
+    """An application whose jobs, and what its denoisers computed, lie in a folder."""
+    turns = folder / "turns"
+    turns.mkdir(exist_ok=True)
+    jobs = {
+        "database_url": database_url,
+        "blobs_url": str(folder / "blobs"),
+        "lease_s": 5,
+        "heartbeat_s": 0.5,
+        "poll_s": 0.2,
+        "items_at_once": ITEMS_AT_ONCE,
+    }
+    engine = {"exact": True, "max_batch": 2}
+    size = {"denoiser_cpus": 0.1, "denoiser_replicas": 2}
+    return PacedSettings.model_validate(
+        {
+            "pace": pace,
+            "paced_as_px": 512,
+            "turns_to": str(turns),
+            "engine": engine,
+            "requests": {"tiles_at_once": TILES_AT_ONCE},
+            "deployments": size,
+            "jobs": jobs,
+        }
+    )
+
+
+def pictures(count: int) -> list[bytes]:
+    """Small ones, each its own; every sixth has several tiles."""
+    large, small = (420, 300), (90, 120)
+    return [png_bytes(photo_like(*(small if n % 6 else large), seed=n)) for n in range(count)]
+
+
+@dataclass
+class Report:
+    """What became of a trial.
+
+    Attributes:
+        items: Pictures under fire.
+        kills: Of each part.
+        computed: Tiles that came to their end at a denoiser.
+        tiles: Tiles that there are.
+        attempts: Attempts at each item, counted.
+        swept: Blobs that nobody held at the end, and were swept.
+        seconds: From the first submission to the last result.
+    """
+
+    items: int = 0
+    kills: Counter[str] = field(default_factory=Counter)
+    computed: int = 0
+    tiles: int = 0
+    attempts: Counter[int] = field(default_factory=Counter)
+    swept: int = 0
+    seconds: float = 0
+
+    @property
+    def again(self) -> int:
+        """Tiles that were computed once more."""
+        return self.computed - self.tiles
+
+    @property
+    def most_again(self) -> int:
+        """The tiles that were in flight at those who were killed, at most."""
+        ended = self.kills["runner"] + self.kills["denoiser"] + self.kills["power"]
+        return ended * ITEMS_AT_ONCE * TILES_AT_ONCE
+
+    def as_json(self) -> str:
+        """One line."""
+        told: dict[str, Any] = {
+            "items": self.items,
+            "kills": dict(self.kills),
+            "tiles": self.tiles,
+            "again": self.again,
+            "most_again": self.most_again,
+            "attempts": dict(sorted(self.attempts.items())),
+            "orphans_swept": self.swept,
+            "seconds": round(self.seconds, 1),
+        }
+        return json.dumps(told)
+
+
+class Trial:
+    """Jobs in one application.
+
+    Args:
+        shop: Where it runs.
+        settings: Of it.
+        store: Its store, read beside it.
+        chance: Decides moments and victims.
+        server: PostgreSQL's, where it is to be killed, too.
+    """
+
+    def __init__(
+        self,
+        shop: Shop,
+        settings: PacedSettings,
+        store: Store,
+        chance: random.Random,
+        server: Server | None,
+    ) -> None:
+        self._shop, self._settings, self._store = shop, settings, store
+        self._chance, self._server = chance, server
+        self._blobs = Blobs(settings.jobs.blobs_url)
+        self.report = Report()
+        self._told: list[str] = []
+
+    async def submit(self, sources: Sequence[bytes], key: str) -> str:
+        """Submits a job, and again under the same key until there is an answer."""
+        files = [("images", (f"{at}.png", data)) for at, data in enumerate(sources)]
+        async with httpx.AsyncClient(base_url=self._shop.url, timeout=30) as http:
+            for _ in range(300):
+                try:
+                    told = {"Idempotency-Key": key}
+                    answer = await http.post("/v1/jobs", files=files, data=FORM, headers=told)
+                except httpx.TransportError:
+                    await asyncio.sleep(0.2)
+                    continue
+                if answer.status_code not in _TRY_AGAIN:
+                    assert answer.status_code in (200, 202), answer.text
+                    return str(answer.json()["id"])
+                await asyncio.sleep(0.2)
+        raise AssertionError("a submission was never answered")
+
+    async def ended(self, ids: Sequence[str], limit_s: float = 300) -> None:
+        """Waits for the ends of jobs."""
+        ends = time.monotonic() + limit_s
+        for job_id in ids:
+            while not (await patiently(lambda: self._store.job(job_id))).status.ended:  # noqa: B023
+                assert time.monotonic() < ends, f"{job_id} did not end: {await self._done(ids)}"
+                await asyncio.sleep(0.2)
+
+    async def under_fire(self, sources: Sequence[Sequence[bytes]]) -> list[str]:
+        """Submits jobs, kills everything twice meanwhile, and waits for their ends."""
+        began = time.monotonic()
+        total = sum(map(len, sources))
+        submitting = asyncio.create_task(self._submit_all(sources))
+        victims = [*PARTS * TIMES, *["database"] * TIMES * (self._server is not None)]
+        self._chance.shuffle(victims)
+        moments = sorted(self._chance.uniform(0, 0.8) * total for _ in victims)
+        for victim, moment in zip(victims, moments, strict=True):
+            await self._until(moment)
+            await asyncio.sleep(self._chance.uniform(0, 0.5))
+            await self._kill(victim)
+        ids = await submitting
+        await self.ended(ids)
+        self.report.items = total
+        self.report.seconds = time.monotonic() - began
+        return ids
+
+    async def some_done(self) -> None:
+        """Waits until jobs under fire are in their midst."""
+        await self._until(5)
+
+    def cut_power(self) -> None:
+        """Kills everything, and starts it again."""
+        self.report.kills["power"] += 1
+        self._shop.cut_power()
+        self._shop.start()
+
+    async def judge(self, ids: Sequence[str], calm: Sequence[str]) -> None:
+        """Holds jobs under fire to those in calm: one result each, the same bytes, and nothing left over."""
+        for job_id, other in zip(ids, calm, strict=True):
+            found, expected = await self._items(job_id), await self._items(other)
+            assert [item.status for item in found] == [ItemStatus.SUCCEEDED] * len(expected)
+            assert [_blob(item) for item in found] == [_blob(item) for item in expected]
+            events = await self._events(job_id)
+            assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+            kinds = Counter((e.kind, e.data.get("number")) for e in events)
+            assert all(kinds["item.succeeded", item.number] == 1 for item in found)
+            assert kinds["job.finished", None] == 1
+            self.report.attempts.update(item.attempts for item in found)
+            self.report.tiles += sum(item.result.details["tiles"] for item in found if item.result)
+        self.report.computed = self._computed(ids)
+        await self._sweep()
+
+    async def _sweep(self) -> None:
+        """What nobody holds is let go at once; then files and what is held are the same."""
+        jobs = self._settings.jobs.model_copy(update={"orphan_grace_s": 0})
+        swept = await Sweeper(
+            self._store, self._blobs, jobs, "judge", lambda: time.time() + 60
+        ).once()
+        assert swept is not None
+        self.report.swept = swept.blobs
+        files = {kept.name async for kept in self._blobs.files()}
+        held = await self._store.held_blobs()
+        assert files == held
+        for name in files:
+            await self._blobs.get(name)  # verified
+
+    async def _submit_all(self, sources: Sequence[Sequence[bytes]]) -> list[str]:
+        return [await self.submit(some, f"fire-{at}") for at, some in enumerate(sources)]
+
+    async def _kill(self, victim: str) -> None:
+        self.report.kills[victim] += 1
+        self._told.append(victim)
+        if victim != "database":
+            await asyncio.to_thread(self._shop.kill, victim, self._chance)
+            return
+        assert self._server is not None
+        self._server.kill()
+        await asyncio.sleep(self._chance.uniform(0, 2))
+        await asyncio.to_thread(self._server.start)
+
+    async def _until(self, done: float) -> None:
+        ends = time.monotonic() + 240
+        while await self._done() < done:
+            assert time.monotonic() < ends, (
+                f"nothing moves after {self._told}: {await self._done()}"
+            )
+            await asyncio.sleep(0.1)
+
+    async def _done(self, ids: Sequence[str] = ()) -> int:
+        """Items under fire that have ended."""
+        page = await patiently(lambda: self._store.jobs("anonymous", limit=200))
+        fire = [j for j in page.jobs if (j.idempotency_key or "").startswith("fire-")]
+        return sum(job.counts.succeeded + job.counts.failed for job in fire)
+
+    async def _items(self, job_id: str) -> list[ItemRecord]:
+        return await self._store.items(job_id, limit=10_000)
+
+    async def _events(self, job_id: str) -> list[Event]:
+        return await self._store.events(job_id, limit=100_000)
+
+    def _computed(self, ids: Sequence[str]) -> int:
+        """How often tiles of jobs came to their end at a denoiser."""
+        assert self._settings.turns_to is not None
+        found = 0
+        for file in Path(self._settings.turns_to).iterdir():
+            for row in file.read_text().splitlines():
+                turn = _turn(row)
+                if turn.get("kind") == "decode":
+                    found += sum(tile[0].startswith(tuple(ids)) for tile in turn["tiles"])
+        return found
+
+
+def _turn(row: str) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(row)
+    except ValueError:  # the last line of one that was killed
+        return {}
+    return found
+
+
+def _blob(item: ItemRecord) -> str:
+    assert item.result is not None, item.error
+    return item.result.blob
+
+
+async def run(
+    folder: Path,
+    database_url: str,
+    server: Server | None,
+    count: int,
+    seed: int,
+    pace: float = 1,
+    work: Callable[[Trial, list[list[bytes]]], Awaitable[list[str]]] | None = None,
+) -> Report:
+    """A whole trial: in calm, under fire, judged.
+
+    Args:
+        folder: For blobs and turns.
+        database_url: Of the store.
+        server: PostgreSQL's, to be killed.
+        count: Pictures.
+        seed: Of victims and moments.
+        pace: See `PacedSettings`.
+        work: What is done to the jobs instead of `Trial.under_fire`.
+    """
+    settings = settings_of(folder, database_url, pace)
+    shop = Shop(settings)
+    some = pictures(count)
+    sources = [some[at::JOBS] for at in range(JOBS)]
+    store = await Store.open(database_url)
+    try:
+        await asyncio.to_thread(shop.start)
+        trial = Trial(shop, settings, store, random.Random(seed), server)
+        calm = [await trial.submit(part, f"calm-{at}") for at, part in enumerate(sources)]
+        await trial.ended(calm)
+        ids = await (trial.under_fire(sources) if work is None else work(trial, sources))
+        await trial.judge(ids, calm)
+        return trial.report
+    finally:
+        await asyncio.to_thread(shop.stop)
+        await store.close()
