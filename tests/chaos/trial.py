@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 
+from serve_app.contracts import DEFAULT_TENANT
 from serve_app.jobs.blobs import Blobs
 from serve_app.jobs.patience import patiently
 from serve_app.jobs.records import Event, ItemRecord
@@ -209,11 +210,15 @@ class Trial:
         await self._sweep()
 
     async def _sweep(self) -> None:
-        """What nobody holds is let go at once; then files and what is held are the same."""
+        """What nobody holds is let go; then files and what is held are the same."""
         jobs = self._settings.jobs.model_copy(update={"orphan_grace_s": 0})
-        swept = await Sweeper(
-            self._store, self._blobs, jobs, "judge", lambda: time.time() + 60
-        ).once()
+        later = await Store.open(
+            jobs.database_url, _tomorrow
+        )  # whoever leads sweeping now has left
+        try:
+            swept = await Sweeper(later, self._blobs, jobs, "judge", _tomorrow).once()
+        finally:
+            await later.close()
         assert swept is not None
         self.report.swept = swept.blobs
         files = {kept.name async for kept in self._blobs.files()}
@@ -246,7 +251,7 @@ class Trial:
 
     async def _done(self, ids: Sequence[str] = ()) -> int:
         """Items under fire that have ended."""
-        page = await patiently(lambda: self._store.jobs("anonymous", limit=200))
+        page = await patiently(lambda: self._store.jobs(DEFAULT_TENANT, limit=200))
         fire = [j for j in page.jobs if (j.idempotency_key or "").startswith("fire-")]
         return sum(job.counts.succeeded + job.counts.failed for job in fire)
 
@@ -266,6 +271,10 @@ class Trial:
                 if turn.get("kind") == "decode":
                     found += sum(tile[0].startswith(tuple(ids)) for tile in turn["tiles"])
         return found
+
+
+def _tomorrow() -> float:
+    return time.time() + 86_400
 
 
 def _turn(row: str) -> dict[str, Any]:
