@@ -61,7 +61,9 @@ class Blobs:
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
         try:
-            self._files, self._root = fsspec.core.url_to_fs(url, **dict(options or {}))
+            # a listing that is remembered would hide what another process has swept
+            chosen = {"use_listings_cache": False, **(options or {})}
+            self._files, self._root = fsspec.core.url_to_fs(url, **chosen)
         except (ValueError, ImportError) as error:
             raise ConfigurationError(f"jobs.blobs_url: {error}", field="jobs.blobs_url") from None
         self._local = isinstance(self._files, LocalFileSystem)
