@@ -8,6 +8,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,7 @@ class Report:
         tiles: Tiles that there are.
         attempts: Attempts at each item, counted.
         swept: Blobs that nobody held at the end, and were swept.
+        repeated: Submissions that had to be sent again; `known` had been taken in before, unanswered.
         seconds: From the first submission to the last result.
     """
 
@@ -87,6 +89,8 @@ class Report:
     tiles: int = 0
     attempts: Counter[int] = field(default_factory=Counter)
     swept: int = 0
+    repeated: int = 0
+    known: int = 0
     seconds: float = 0
 
     @property
@@ -110,6 +114,8 @@ class Report:
             "most_again": self.most_again,
             "attempts": dict(sorted(self.attempts.items())),
             "orphans_swept": self.swept,
+            "submissions_repeated": self.repeated,
+            "submissions_known": self.known,
             "seconds": round(self.seconds, 1),
         }
         return json.dumps(told)
@@ -137,6 +143,7 @@ class Trial:
         self._shop, self._settings, self._store = shop, settings, store
         self._chance, self._server = chance, server
         self._blobs = Blobs(settings.jobs.blobs_url)
+        self._judged: dict[str, list[str]] = {}
         self.report = Report()
         self._told: list[str] = []
 
@@ -145,15 +152,15 @@ class Trial:
         files = [("images", (f"{at}.png", data)) for at, data in enumerate(sources)]
         async with httpx.AsyncClient(base_url=self._shop.url, timeout=30) as http:
             for _ in range(300):
-                try:
+                answer = None
+                with suppress(httpx.TransportError):
                     told = {"Idempotency-Key": key}
                     answer = await http.post("/v1/jobs", files=files, data=FORM, headers=told)
-                except httpx.TransportError:
-                    await asyncio.sleep(0.2)
-                    continue
-                if answer.status_code not in _TRY_AGAIN:
+                if answer is not None and answer.status_code not in _TRY_AGAIN:
                     assert answer.status_code in (200, 202), answer.text
+                    self.report.known += answer.status_code == 200
                     return str(answer.json()["id"])
+                self.report.repeated += 1
                 await asyncio.sleep(0.2)
         raise AssertionError("a submission was never answered")
 
@@ -166,20 +173,23 @@ class Trial:
                 await asyncio.sleep(0.2)
 
     async def under_fire(self, sources: Sequence[Sequence[bytes]]) -> list[str]:
-        """Submits jobs, kills everything twice meanwhile, and waits for their ends."""
+        """Kills everything twice, and waits for all ends; as a gateway dies, a job is on its way in."""
         began = time.monotonic()
-        total = sum(map(len, sources))
-        submitting = asyncio.create_task(self._submit_all(sources))
+        waiting = list(enumerate(sources))
+        submitting = [self._submission(waiting) for _ in sources[TIMES:]]
         victims = [*PARTS * TIMES, *["database"] * TIMES * (self._server is not None)]
         self._chance.shuffle(victims)
-        moments = sorted(self._chance.uniform(0, 0.8) * total for _ in victims)
-        for victim, moment in zip(victims, moments, strict=True):
-            await self._until(moment)
+        parts = sorted(self._chance.uniform(0, 0.8) for _ in victims)
+        for victim, part in zip(victims, parts, strict=True):
+            await self._until(part * sum(map(len, sources[: len(submitting)])))
             await asyncio.sleep(self._chance.uniform(0, 0.5))
+            if victim == "gateway":
+                submitting.append(self._submission(waiting))
+                await asyncio.sleep(self._chance.uniform(0, 0.3))
             await self._kill(victim)
-        ids = await submitting
+        ids = [await one for one in submitting]
         await self.ended(ids)
-        self.report.items = total
+        self.report.items = sum(map(len, sources))
         self.report.seconds = time.monotonic() - began
         return ids
 
@@ -196,18 +206,25 @@ class Trial:
     async def judge(self, ids: Sequence[str], calm: Sequence[str]) -> None:
         """Holds jobs under fire to those in calm: one result each, the same bytes, and nothing left over."""
         for job_id, other in zip(ids, calm, strict=True):
-            found, expected = await self._items(job_id), await self._items(other)
-            assert [item.status for item in found] == [ItemStatus.SUCCEEDED] * len(expected)
-            assert [_blob(item) for item in found] == [_blob(item) for item in expected]
-            events = await self._events(job_id)
-            assert [event.sequence for event in events] == list(range(1, len(events) + 1))
-            kinds = Counter((e.kind, e.data.get("number")) for e in events)
-            assert all(kinds["item.succeeded", item.number] == 1 for item in found)
-            assert kinds["job.finished", None] == 1
-            self.report.attempts.update(item.attempts for item in found)
-            self.report.tiles += sum(item.result.details["tiles"] for item in found if item.result)
-        self.report.computed = self._computed(ids)
+            expected = [_blob(item) for item in await self._items(other)]
+            assert await self.done_once(job_id) == expected
+        self.report.computed = self._computed(list(self._judged))
         await self._sweep()
+
+    async def done_once(self, job_id: str) -> list[str]:
+        """Gives the results of a job each of whose pictures was finished once, and only once."""
+        if job_id in self._judged:
+            return self._judged[job_id]
+        found, events = await self._items(job_id), await self._events(job_id)
+        assert {item.status for item in found} == {ItemStatus.SUCCEEDED}
+        assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+        kinds = Counter((e.kind, e.data.get("number")) for e in events)
+        assert all(kinds["item.succeeded", item.number] == 1 for item in found)
+        assert kinds["job.finished", None] == 1
+        self._judged[job_id] = [_blob(item) for item in found]
+        self.report.attempts.update(item.attempts for item in found)
+        self.report.tiles += sum(item.result.details["tiles"] for item in found if item.result)
+        return self._judged[job_id]
 
     async def _sweep(self) -> None:
         """What nobody holds is let go; then files and what is held are the same."""
@@ -226,9 +243,11 @@ class Trial:
         assert files == held
         for name in files:
             await self._blobs.get(name)  # verified
+        assert list(Path(jobs.blobs_url).rglob(".*")) == []  # half written
 
-    async def _submit_all(self, sources: Sequence[Sequence[bytes]]) -> list[str]:
-        return [await self.submit(some, f"fire-{at}") for at, some in enumerate(sources)]
+    def _submission(self, waiting: list[tuple[int, Sequence[bytes]]]) -> asyncio.Task[str]:
+        at, some = waiting.pop(0)
+        return asyncio.create_task(self.submit(some, f"fire-{at}"))
 
     async def _kill(self, victim: str) -> None:
         self.report.kills[victim] += 1

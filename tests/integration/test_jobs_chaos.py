@@ -38,12 +38,16 @@ async def test_the_power_is_cut_in_the_midst_of_fifty_jobs(tmp_path: Path) -> No
     async def cut(trial: Trial, sources: Sequence[Sequence[bytes]]) -> list[str]:
         ids = [await trial.submit(part, f"fire-{at}") for at, part in enumerate(sources)]
         more = [
-            await trial.submit([data], f"one-{n}") for n, data in enumerate((sources[0] * 6)[:46])
+            await trial.submit([data], f"one-{n}")
+            for n, data in enumerate((list(sources[0]) * 6)[:46])
         ]
         await trial.some_done()
         await asyncio.to_thread(trial.cut_power)
         began = time.monotonic()
         await trial.ended([*ids, *more])
+        results = await trial.done_once(ids[0])
+        for n, job_id in enumerate(more):
+            assert await trial.done_once(job_id) == [results[n % len(results)]]
         trial.report.items = ITEMS
         trial.report.seconds = time.monotonic() - began
         return ids
