@@ -29,7 +29,7 @@ export HF_HUB_OFFLINE ?= 1
 export TRANSFORMERS_OFFLINE ?= $(HF_HUB_OFFLINE)
 export RAY_USAGE_STATS_ENABLED ?= 0
 
-.PHONY: help install run demo test lint types layers format bench bench-engine bench-gpu bench-start bench-memory bench-quality bench-seams bench-formats train-mini clean
+.PHONY: help install run demo test lint types layers format bench bench-engine bench-gpu bench-start bench-memory bench-quality bench-seams bench-formats bench-jobs train-mini clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -81,6 +81,9 @@ bench-quality: $(INSTALLED_DEV) ## Measure the embedded model on held-out photog
 
 bench-seams: $(INSTALLED_DEV) ## Measure seams on sky, gradients, text and texture, against other ways to tile
 	$(BIN)/python -m benchmarks.seams $(ARGS)
+
+bench-jobs: $(INSTALLED_DEV) ## Measure the job store, 10,000 items against 1,000; ARGS='--database postgresql://...'
+	$(BIN)/python -m benchmarks.jobs $(ARGS)
 
 bench-formats: $(INSTALLED_DEV) ## Measure the time and memory of reading and of writing each format
 	$(BIN)/python -m benchmarks.formats $(ARGS)

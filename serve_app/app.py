@@ -41,9 +41,8 @@ from serve_app.settings import PageSettings, Settings
 
 APP_NAME = "tessera"
 PAGE_NAME, PAGE_PREFIX = "page", "/ui"
-_GATEWAY_ONGOING = (
-    1000  # far above `pictures_at_once`, so that a full gateway still answers, with 429
-)
+# far above `pictures_at_once`: a full gateway still answers, with 429, and whoever follows a job costs little
+_GATEWAY_ONGOING = 10_000
 _CPU_STAGE_ONGOING = 4
 _HAND_BACK_S = 10  # a runner told to stop has its leases to hand back, and nothing to finish
 _LOOP_CHECK_S = 3  # a runner whose loop has ended is replaced after three checks

@@ -9,20 +9,22 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http import HTTPStatus
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, NamedTuple, NoReturn, Self
 
 import httpx
 
 from serve_app import errors
 from serve_app.contracts import (
     ModelInfo,
+    Priority,
     Progress,
     ProgressCallback,
     ResolvedParams,
+    UpscaleParams,
     UpscaleRequest,
     UpscaleResult,
 )
@@ -41,7 +43,87 @@ class ServerUnreachable(errors.TesseraError):
     title = "Server unreachable"
 
 
-class HttpUpscaler:
+class ServerEvent(NamedTuple):
+    """One server-sent event."""
+
+    name: str
+    data: str
+    id: str
+
+
+class Connection:
+    """A way to a server, and the one seam where the network's errors become the tree's.
+
+    An async context manager.
+
+    Args:
+        server: Base URL, such as `http://localhost:8000`.
+        transport: For tests; None is the network.
+        headers: Sent with each request.
+    """
+
+    def __init__(
+        self,
+        server: str,
+        transport: httpx.AsyncBaseTransport | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.server = server
+        self.http = httpx.AsyncClient(
+            base_url=server,
+            timeout=httpx.Timeout(SILENCE_TIMEOUT_S, connect=CONNECT_TIMEOUT_S, pool=None),
+            transport=transport,
+            headers=headers,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.http.aclose()
+
+    async def models(self) -> list[ModelInfo]:
+        """The server's models, the default first.
+
+        Raises:
+            ServerUnreachable: no server, or not one that speaks Tessera.
+        """
+        with self.translated():
+            response = await self.http.get("/v1/models")
+            await self.check(response)
+            return [ModelInfo.model_validate(found) for found in response.json()["models"]]
+
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        """Raises what the network and what is no Tessera do as ServerUnreachable."""
+        try:
+            yield
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            reason = str(error) or type(error).__name__
+            raise ServerUnreachable(f"{self.server} cannot be reached: {reason}") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise ServerUnreachable(f"{self.server} does not speak Tessera: {error!r}") from error
+
+    async def check(self, response: httpx.Response) -> None:
+        """Raises the problem that a response tells, if it tells one."""
+        if response.is_error:
+            await response.aread()
+            self._raise_problem(response)
+
+    def _raise_problem(self, response: httpx.Response) -> NoReturn:
+        if "problem+json" not in response.headers.get("Content-Type", ""):
+            raise ServerUnreachable(
+                f"{self.server} answered {response.status_code}, not as Tessera."
+            )
+        raise error_of(response.json())
+
+
+class HttpUpscaler(Connection):
     """An `Upscaler` that asks a server; an async context manager.
 
     Args:
@@ -59,25 +141,9 @@ class HttpUpscaler:
         transport: httpx.AsyncBaseTransport | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._server = server
+        super().__init__(server, transport)
         self._busy_retries = busy_retries
         self._sleep = sleep
-        self._http = httpx.AsyncClient(
-            base_url=server,
-            timeout=httpx.Timeout(SILENCE_TIMEOUT_S, connect=CONNECT_TIMEOUT_S, pool=None),
-            transport=transport,
-        )
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self._http.aclose()
 
     async def upscale(
         self, request: UpscaleRequest, on_progress: ProgressCallback | None = None
@@ -105,71 +171,39 @@ class HttpUpscaler:
                 f"The server did not finish within {request.timeout_s:g} s."
             ) from None
 
-    async def models(self) -> list[ModelInfo]:
-        """The server's models, the default first.
-
-        Raises:
-            ServerUnreachable: no server, or not one that speaks Tessera.
-        """
-        with self._translated():
-            response = await self._http.get("/v1/models")
-            if response.is_error:
-                self._raise_problem(response)
-            return [ModelInfo.model_validate(found) for found in response.json()["models"]]
-
     async def ready(self) -> bool:
         """True only when the server has a warm denoiser.
 
         Raises:
             ServerUnreachable: no server at all.
         """
-        with self._translated():
-            return (await self._http.get("/readyz")).status_code == HTTPStatus.OK
+        with self.translated():
+            return (await self.http.get("/readyz")).status_code == HTTPStatus.OK
 
     async def _upscale_once(
         self, request: UpscaleRequest, on_progress: ProgressCallback | None
     ) -> UpscaleResult:
-        with self._translated():
-            async with self._http.stream(
+        with self.translated():
+            async with self.http.stream(
                 "POST",
                 "/v1/upscale",
                 files=_files_of(request),
-                data=_fields_of(request),
+                data=fields_of(request.params, request.priority),
                 headers={
                     "Accept": "text/event-stream",
                     "X-Request-Id": request.request_id,
                     "X-Tenant-Id": request.tenant,
                 },
             ) as response:
-                if response.is_error:
-                    await response.aread()
-                    self._raise_problem(response)
-                async for name, data in _events(_lines(response.aiter_text())):
+                await self.check(response)
+                async for name, data, _ in events_of(response):
                     if name == "progress" and on_progress is not None:
                         on_progress(Progress.model_validate_json(data))
                     elif name == "result":
                         return _result_of(json.loads(data))
                     elif name == "error":
                         raise error_of(json.loads(data))
-        raise ServerUnreachable(f"{self._server} closed the connection before the result.")
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        """The one seam where the network's errors become the tree's."""
-        try:
-            yield
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            reason = str(error) or type(error).__name__
-            raise ServerUnreachable(f"{self._server} cannot be reached: {reason}") from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise ServerUnreachable(f"{self._server} does not speak Tessera: {error!r}") from error
-
-    def _raise_problem(self, response: httpx.Response) -> NoReturn:
-        if "problem+json" not in response.headers.get("Content-Type", ""):
-            raise ServerUnreachable(
-                f"{self._server} answered {response.status_code}, not as Tessera."
-            )
-        raise error_of(response.json())
+        raise ServerUnreachable(f"{self.server} closed the connection before the result.")
 
 
 def error_of(document: dict[str, Any]) -> errors.TesseraError:
@@ -193,9 +227,10 @@ def _files_of(request: UpscaleRequest) -> dict[str, tuple[str, bytes, str]]:
     return {name: (name, data, "application/octet-stream") for name, data in pictures.items()}
 
 
-def _fields_of(request: UpscaleRequest) -> dict[str, str]:
-    given = request.params.model_dump(mode="json", exclude_none=True)
-    given["priority"] = request.priority.value
+def fields_of(params: UpscaleParams, priority: Priority) -> dict[str, str]:
+    """What is asked for, as a form's fields."""
+    given = params.model_dump(mode="json", exclude_none=True)
+    given["priority"] = priority.value
     return {n: json.dumps(v) if isinstance(v, list) else str(v) for n, v in given.items()}
 
 
@@ -220,6 +255,11 @@ def _result_of(answer: dict[str, Any]) -> UpscaleResult:
     )
 
 
+def events_of(response: httpx.Response) -> AsyncIterator[ServerEvent]:
+    """The server-sent events of a response that is being read; comments and unknown fields are passed over."""
+    return _events(_lines(response.aiter_text()))
+
+
 async def _lines(chunks: AsyncIterator[str]) -> AsyncIterator[str]:
     """Lines as server-sent events end them; httpx would end them at U+2028 and its like, too."""
     parts: list[str] = []
@@ -231,16 +271,18 @@ async def _lines(chunks: AsyncIterator[str]) -> AsyncIterator[str]:
             parts = [part]
 
 
-async def _events(lines: AsyncIterator[str]) -> AsyncIterator[tuple[str, str]]:
-    """Reads server-sent events as pairs of name and data; comments and unknown fields are passed over."""
-    name, data = "message", list[str]()
+async def _events(lines: AsyncIterator[str]) -> AsyncIterator[ServerEvent]:
+    name, data, last = "message", list[str](), ""
     async for line in lines:
         if not line:
             if data:
-                yield name, "\n".join(data)
+                yield ServerEvent(name, "\n".join(data), last)
             name, data = "message", []
         field, _, value = line.partition(":")
+        value = value.removeprefix(" ")
         if field == "event":
-            name = value.removeprefix(" ")
+            name = value
         elif field == "data":
-            data.append(value.removeprefix(" "))
+            data.append(value)
+        elif field == "id":
+            last = value

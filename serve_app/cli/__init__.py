@@ -1,4 +1,4 @@
-"""The command line's door: `tessera upscale`, `tessera models` and `tessera inspect`.
+"""The command line's door: `tessera upscale`, `tessera jobs`, `tessera models` and `tessera inspect`.
 
 It translates arguments to `UpscaleRequest`s and results to files and exit codes, and refuses to know how
 a picture is upscaled.

@@ -14,6 +14,7 @@ from serve_app import __version__
 from serve_app.cli.controls import CONTROL_SYNTAX, LORA_SYNTAX, read_control, read_lora
 from serve_app.cli.exits import UsageError
 from serve_app.cli.inspect import inspect_file
+from serve_app.cli.job_arguments import add_jobs
 from serve_app.cli.models import list_models
 from serve_app.cli.upscale import upscale_all
 from serve_app.contracts import Priority, UpscaleParams, allowed_range
@@ -40,6 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_common(models)
     models.set_defaults(command=list_models)
     _add_inspect(commands)
+    add_jobs(commands, _EXITS, _add_parameters)
     return parser
 
 
@@ -85,16 +87,19 @@ def _add_upscale(commands: Any) -> None:
         "--concurrency",
         type=_positive,
         metavar="N",
-        help="pictures at once; 2 with --server, else 1",
+        help="pictures at once; 2 with --server, else 1; downloads at once where a job is made of them",
     )
     upscale.add_argument(
         "--progress",
         action=argparse.BooleanOptionalAction,
         help="show progress on stderr; only on a terminal if absent",
     )
-    parameters = upscale.add_argument_group(
-        "parameters", "An absent one takes the model's default."
-    )
+    _add_parameters(upscale)
+    upscale.set_defaults(command=upscale_all)
+
+
+def _add_parameters(parser: argparse.ArgumentParser) -> None:
+    parameters = parser.add_argument_group("parameters", "An absent one takes the model's default.")
     for name, field in UpscaleParams.model_fields.items():
         if name in _SPELLED_SHORT:
             continue
@@ -105,7 +110,7 @@ def _add_upscale(commands: Any) -> None:
             help=f"{field.description} ({allowed_range(UpscaleParams, name)})".replace("%", "%%"),
         )
     _add_short(parameters)
-    upscale.set_defaults(command=upscale_all, params=read_params)
+    parser.set_defaults(params=read_params)
 
 
 def _add_short(parameters: Any) -> None:
@@ -129,8 +134,7 @@ def _add_short(parameters: Any) -> None:
     parameters.add_argument(
         "--priority",
         choices=list(Priority),
-        default=Priority.INTERACTIVE,
-        help="batch lets others pass",
+        help="batch lets others pass; batch for a job, else interactive, if absent",
     )
 
 

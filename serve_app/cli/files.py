@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -128,6 +128,32 @@ def _free(path: Path, taken: set[Path]) -> Path:
     chosen = next(option for option in chain([path], numbered) if option not in taken)
     taken.add(chosen)
     return chosen
+
+
+def sidecar_of(target: Path) -> Path:
+    """Where `--report` writes what is told of a result."""
+    return target.with_name(f"{target.name}.json")
+
+
+def check_target(
+    target: Path, sources: Collection[Path], *, overwrite: bool, with_report: bool
+) -> None:
+    """Refuses to write over an input, and over what is there unless that is wanted.
+
+    Args:
+        target: What shall be written.
+        sources: All inputs, resolved.
+        overwrite: True replaces what is there.
+        with_report: True looks for its sidecar, too.
+
+    Raises:
+        FileExistsError: it says why.
+    """
+    if target.resolve() in sources:
+        raise FileExistsError(f"{target} is itself an input")
+    for path in (target, sidecar_of(target))[: 1 + with_report]:
+        if path.exists() and not overwrite:
+            raise FileExistsError(f"{path} exists; --overwrite replaces it")
 
 
 def write_whole(path: Path, content: bytes) -> None:

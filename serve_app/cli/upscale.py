@@ -1,6 +1,7 @@
 """`tessera upscale`: each picture is read, sent through an `Upscaler`, and written whole or not at all.
 
-It refuses to know whether the `Upscaler` is a server or this process.
+Several pictures for a server that has jobs go through one (`through_job`). It refuses to know whether the
+`Upscaler` is a server or this process.
 """
 
 from __future__ import annotations
@@ -10,30 +11,34 @@ import asyncio
 import json
 import sys
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from serve_app.cli.controls import read_pictures
 from serve_app.cli.exits import Exit, UsageError
 from serve_app.cli.files import (
     Picture,
+    check_target,
     find_pictures,
     format_of,
     is_file_target,
     place_in_folder,
+    sidecar_of,
     write_whole,
 )
+from serve_app.cli.outcomes import Outcomes, reason_of, told_of
 from serve_app.cli.progress import ProgressBar
 from serve_app.cli.source import open_upscaler
+from serve_app.cli.through_job import through_job
 from serve_app.client import ServerUnreachable
+from serve_app.client_jobs import JobsClient
 from serve_app.contracts import (
+    OutputFormat,
     Priority,
     UpscaleParams,
     Upscaler,
     UpscaleRequest,
-    UpscaleResult,
 )
 from serve_app.errors import TesseraError, UnsupportedImage
 
@@ -47,10 +52,9 @@ class _Run:
     control_images: dict[str, bytes]
     priority: Priority
     overwrite: bool
-    as_json: bool
     with_report: bool
     bar: ProgressBar
-    failed: list[Path] = field(default_factory=list)
+    outcomes: Outcomes
 
 
 async def upscale_all(arguments: argparse.Namespace) -> Exit:
@@ -72,25 +76,37 @@ async def upscale_all(arguments: argparse.Namespace) -> Exit:
         print(f"tessera: {path}: skipped, not a picture", file=sys.stderr)
     if not pictures:
         raise UsageError("there is no picture in what was named")
+    several = len(arguments.inputs) > 1 or pictures[0].in_folder
+    if arguments.server is not None and several:
+        async with JobsClient(arguments.server) as client:
+            if await client.offered():
+                params = await _with_format(params, client)
+                tasks = _placed(pictures, Path(arguments.output), params)
+                return await through_job(client, tasks, params, control_images, arguments)
     async with open_upscaler(arguments.server, params.model) as upscaler:
         if arguments.server is None:  # the model was chosen by opening it; it may be a path
             params = params.model_copy(update={"model": None})
         params = await _with_format(params, upscaler)
-        targets = [Path(arguments.output)]
-        if not to_file and params.output_format is not None:
-            targets = place_in_folder(pictures, Path(arguments.output), params.output_format)
+        folder = Path(arguments.output)
+        tasks = [(pictures[0], folder)] if to_file else _placed(pictures, folder, params)
         with ProgressBar(len(pictures), arguments.progress) as bar:
-            lane = Priority(arguments.priority)
-            flags = (arguments.overwrite, arguments.json, arguments.report)
-            run = _Run(upscaler, params, control_images, lane, *flags, bar)
-            places = arguments.concurrency or (2 if arguments.server else 1)
-            await _work(run, list(zip(pictures, targets, strict=True)), places)
-    if run.failed:
-        print(f"tessera: {len(run.failed)} of {len(pictures)} failed", file=sys.stderr)
-    return Exit.FAILED if run.failed else Exit.DONE
+            lane = Priority(arguments.priority or Priority.INTERACTIVE)
+            outcomes = Outcomes(bar.say, arguments.json)
+            flags = (arguments.overwrite, arguments.report)
+            run = _Run(upscaler, params, control_images, lane, *flags, bar, outcomes)
+            await _work(run, tasks, arguments.concurrency or (2 if arguments.server else 1))
+    return outcomes.exit(len(pictures))
 
 
-async def _with_format(params: UpscaleParams, upscaler: Upscaler) -> UpscaleParams:
+def _placed(
+    pictures: Sequence[Picture], folder: Path, params: UpscaleParams
+) -> list[tuple[Picture, Path]]:
+    """Each picture with its target; the format is explicit by now."""
+    targets = place_in_folder(pictures, folder, params.output_format or OutputFormat.PNG)
+    return list(zip(pictures, targets, strict=True))
+
+
+async def _with_format(params: UpscaleParams, upscaler: Upscaler | JobsClient) -> UpscaleParams:
     """Makes the output's format explicit, since it names the files before anything runs."""
     if params.output_format is not None:
         return params
@@ -106,7 +122,7 @@ async def _work(run: _Run, tasks: Sequence[tuple[Picture, Path]], places: int) -
 
     async def worker() -> None:
         for picture, target in waiting:
-            await _one(run, picture, target, target.resolve() in sources)
+            await _one(run, picture, target, sources)
 
     workers = [asyncio.create_task(worker()) for _ in range(min(places, len(tasks)))]
     try:
@@ -117,14 +133,9 @@ async def _work(run: _Run, tasks: Sequence[tuple[Picture, Path]], places: int) -
         await asyncio.gather(*workers, return_exceptions=True)
 
 
-async def _one(run: _Run, picture: Picture, target: Path, is_source: bool) -> None:
+async def _one(run: _Run, picture: Picture, target: Path, sources: Collection[Path]) -> None:
     try:
-        if is_source:
-            raise FileExistsError(f"{target} is itself an input")
-        sidecar = target.with_name(f"{target.name}.json")
-        for path in (target, sidecar)[: 1 + run.with_report]:
-            if path.exists() and not run.overwrite:
-                raise FileExistsError(f"{path} exists; --overwrite replaces it")
+        check_target(target, sources, overwrite=run.overwrite, with_report=run.with_report)
         image = await asyncio.to_thread(picture.source.read_bytes)
         request = UpscaleRequest(
             image=image,
@@ -137,44 +148,17 @@ async def _one(run: _Run, picture: Picture, target: Path, is_source: bool) -> No
             request, lambda progress: run.bar.report(picture.source, progress)
         )
         await asyncio.to_thread(write_whole, target, result.image)
+        facts = told_of(picture, target, result.model_dump(mode="json", exclude={"image"}))
         if run.with_report:
-            text = json.dumps(_facts(picture, target, result), indent=2) + "\n"
-            await asyncio.to_thread(write_whole, sidecar, text.encode())
+            text = json.dumps(facts, indent=2) + "\n"
+            await asyncio.to_thread(write_whole, sidecar_of(target), text.encode())
     except ServerUnreachable:
         raise
     except UnsupportedImage as error:
-        if not picture.in_folder:
-            _tell_failure(run, picture, error.detail)
-        else:
-            run.bar.say(f"tessera: {picture.source}: skipped, {error.detail}", sys.stderr)
-    except TesseraError as error:
-        _tell_failure(run, picture, error.detail)
-    except OSError as error:
-        reason = f"{error.strerror}: {error.filename}" if error.strerror else str(error)
-        _tell_failure(run, picture, reason)
+        run.outcomes.unsupported(picture, error.detail)
+    except (TesseraError, OSError) as error:
+        run.outcomes.failure(picture, reason_of(error))
     else:
-        _tell_success(run, picture, target, result)
+        run.outcomes.success(facts)
     finally:
         run.bar.end(picture.source)
-
-
-def _tell_failure(run: _Run, picture: Picture, reason: str) -> None:
-    run.failed.append(picture.source)
-    run.bar.say(f"tessera: {picture.source}: {reason}", sys.stderr)
-    if run.as_json:
-        run.bar.say(json.dumps({"input": str(picture.source), "error": reason}), sys.stdout)
-
-
-def _tell_success(run: _Run, picture: Picture, target: Path, result: UpscaleResult) -> None:
-    if run.as_json:
-        line = json.dumps(_facts(picture, target, result))
-    else:
-        size = f"{result.width}x{result.height}"
-        line = f"{picture.source} -> {target} ({size}, seed {result.params.seed})"
-    run.bar.say(line, sys.stdout)
-
-
-def _facts(picture: Picture, target: Path, result: UpscaleResult) -> dict[str, Any]:
-    """What is told of a result: its fidelity report and all that was run, without the picture."""
-    facts = result.model_dump(mode="json", exclude={"image"})
-    return {"input": str(picture.source), "output": str(target), **facts}

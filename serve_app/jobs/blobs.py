@@ -61,7 +61,9 @@ class Blobs:
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
         try:
-            self._files, self._root = fsspec.core.url_to_fs(url, **dict(options or {}))
+            # a listing that is remembered would hide what another process has swept
+            chosen = {"use_listings_cache": False, **(options or {})}
+            self._files, self._root = fsspec.core.url_to_fs(url, **chosen)
         except (ValueError, ImportError) as error:
             raise ConfigurationError(f"jobs.blobs_url: {error}", field="jobs.blobs_url") from None
         self._local = isinstance(self._files, LocalFileSystem)
@@ -123,6 +125,33 @@ class Blobs:
         for folder in range(256):
             for found in await asyncio.to_thread(self._folder, f"{folder:02x}"):
                 yield found
+
+    def beside(self, folder: str) -> list[tuple[str, int]]:
+        """Files beside the blobs: paths below the root in order, and their lengths; links are passed over."""
+        try:
+            found = self._files.find(f"{self._root}/{folder}", detail=True)
+        except FileNotFoundError:
+            return []
+        start = len(self._root) + 1
+        return sorted(
+            (path[start:], int(facts.get("size") or 0))
+            for path, facts in found.items()
+            if facts["type"] == "file" and not self._leads_away(path)
+        )
+
+    def read_beside(self, path: str) -> bytes:
+        """One of them; raises BlobMissing, OSError."""
+        whole = f"{self._root}/{path}"
+        if self._leads_away(whole):
+            raise BlobMissing(f"{path} is not there")
+        found: bytes = self._files.cat_file(whole)
+        return found
+
+    def _leads_away(self, path: str) -> bool:
+        """Whether a local path is another's name."""
+        return self._local and Path(path).resolve() != Path(self._root).resolve().joinpath(
+            Path(path).relative_to(self._root)
+        )
 
     def _keep_bytes(self, data: bytes) -> Blob:
         blob = blob_of(data)

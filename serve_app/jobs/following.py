@@ -9,7 +9,7 @@ from serve_app.jobs.moves import Told, move, tell
 from serve_app.jobs.part import Part, item_of, job_of
 from serve_app.jobs.records import Event, ItemRecord, JobRecord, Page, StoreCounts
 from serve_app.jobs.schema import attempts, deliveries, events, held, items, jobs, tenants, totals
-from serve_app.jobs.states import ItemEvent, ItemStatus, JobStatus
+from serve_app.jobs.states import ItemEvent, ItemStatus, JobStatus, job_status
 
 
 class Following(Part):
@@ -124,14 +124,15 @@ class Following(Part):
             if not self._database.is_sqlite:
                 chosen = select(items.c.number).where(over).order_by(items.c.number)
                 await connection.execute(chosen.with_for_update())
-            await connection.execute(
-                update(jobs).where(jobs.c.id == job_id).values(cancelled_at=None)
-            )
+            mark = update(jobs).where(jobs.c.id == job_id).values(cancelled_at=None)
+            job = (await connection.execute(mark.returning(*jobs.c))).mappings().one()
             values = {"attempts": 0, "available_at": now, "error": None, "tiles_done": 0}
             told: Told = ("item.retried", {})
-            await move(
-                connection, ItemEvent.REVIVE, job_id, items.c.job_id == job_id, now, values, told
-            )
+            whole = items.c.job_id == job_id
+            moved = await move(connection, ItemEvent.REVIVE, job_id, whole, now, values, told)
+            if not moved and job["status"] == JobStatus.CANCELLING:  # what runs goes on
+                status = job_status(job_of(job).counts, cancelling=False)
+                await tell(connection, job_id, [], now, {"status": status})
         return await self.job(job_id, tenant)
 
     async def waiting(self) -> int:

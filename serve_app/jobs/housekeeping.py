@@ -77,6 +77,11 @@ class Housekeeping(Part):
                 ).scalar_one()
             )
 
+    async def held_blobs(self) -> set[str]:
+        """The names of all blobs that jobs hold."""
+        async with self._database.read() as connection:
+            return set((await connection.execute(select(held.c.blob).distinct())).scalars())
+
     async def held_bytes(self) -> int:
         """Bytes of the blobs that jobs hold, each counted once."""
         wanted = exists().where(held.c.blob == blobs.c.name)

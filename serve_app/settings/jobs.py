@@ -88,6 +88,10 @@ class JobSettings(Group):
         description="Seconds that a blob nobody refers to is left alone: it may be on its way in.",
     )
 
+    imports: bool = Field(
+        False,
+        description="Let jobs take pictures under `imports/TENANT/` of `blobs_url`; for trusted tenants.",
+    )
     webhooks: WebhookSettings = Field(default_factory=WebhookSettings)
 
     def below(self, folder: Path) -> Self:

@@ -103,6 +103,7 @@ MOST_BYTES = 16 * 2**20
 LIGHT_MODULES = (
     "serve_app.api.app",
     "serve_app.client",
+    "serve_app.client_jobs",
     "serve_app.deployments.gateway",
     "serve_app.deployments.postprocess",
     "serve_app.deployments.preprocess",

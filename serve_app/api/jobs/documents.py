@@ -39,7 +39,9 @@ def submit_request() -> dict[str, Any]:
         "type": "object",
         "properties": {"image_url": {"type": "string"}, "name": {"type": "string"}},
     }
-    spoken = {"image_urls": urls, "items": {"type": "array", "items": item}}
+    prefix = {"type": "string", "description": "A folder below your imports, where jobs take them."}
+    listed = {"type": "array", "items": item}
+    spoken = {"image_urls": urls, "items": listed, "prefix": prefix}
     key = {
         "name": "Idempotency-Key",
         "in": "header",

@@ -16,15 +16,17 @@ from urllib.parse import urlsplit
 
 from starlette.requests import Request
 
-from serve_app.api.body import JSON, MULTIPART, parse_json, parse_object
+from serve_app.api.body import JSON, MULTIPART, parse_json, parse_object, tenant_of
 from serve_app.api.jobs.archive import expand
 from serve_app.api.jobs.desk import Desk
 from serve_app.api.jobs.form import ARCHIVE_FIELD, TEXT_BYTES, File, JobForm
-from serve_app.api.multipart import CONTROL_IMAGE_PREFIX
+from serve_app.api.multipart import CONTROL_IMAGE_PREFIX, over_limit
 from serve_app.api.problems import UnsupportedBody
 from serve_app.errors import InvalidParameter, RequestError, TooLarge
 from serve_app.fetch.settings import FetchSettings
 from serve_app.fetch.target import Refused, target_of
+from serve_app.jobs.imports import FIELD as PREFIX_FIELD
+from serve_app.jobs.imports import Imports
 from serve_app.jobs.planning import Seen, look
 from serve_app.settings import Settings
 
@@ -122,13 +124,17 @@ class _Gathering:
         fields = parse_object(body)
         urls = fields.pop(URLS_FIELD, None)
         items = fields.pop(ITEMS_FIELD, None)
+        prefix = fields.pop(PREFIX_FIELD, None)
         self.found.given = fields
-        if (urls is None) is (items is None):
+        if [urls, items, prefix].count(None) != 2:
             raise InvalidParameter(
-                f"{URLS_FIELD}: give either {URLS_FIELD} or {ITEMS_FIELD}",
+                f"{URLS_FIELD}: give one of {URLS_FIELD}, {ITEMS_FIELD} and {PREFIX_FIELD}",
                 field=URLS_FIELD,
                 allowed="a list of URLs",
             )
+        if prefix is not None:
+            await self._import(prefix, tenant_of(request.headers))
+            return
         for place, item in enumerate(_list(urls if items is None else items)):
             where = f"{URLS_FIELD if items is None else ITEMS_FIELD}[{place}]"
             given = {URL_FIELD: item} if items is None else _object(item, where)
@@ -141,6 +147,28 @@ class _Gathering:
                     given=given,
                 )
             )
+
+    async def _import(self, prefix: Any, tenant: str) -> None:
+        """Takes what an operator has put there for the tenant."""
+        if not self._settings.jobs.imports or not isinstance(prefix, str):
+            raise InvalidParameter(
+                f"{PREFIX_FIELD}: not taken here", field=PREFIX_FIELD, allowed="absent"
+            )
+        imports, limit = Imports(self._desk.blobs, tenant), self._settings.images.upload_bytes
+        listed = await imports.listed(prefix)
+        if len(listed) > self._most:
+            raise self._too_many()
+        for found in listed:
+            if found.size_bytes > limit:
+                raise over_limit(limit, f"{PREFIX_FIELD}: {found.path}")
+            await self._take(File(PREFIX_FIELD, found.path, await imports.read(found)))
+
+    def _too_many(self) -> TooLarge:
+        return TooLarge(
+            f"image: more than {self._most} pictures",
+            field="image",
+            allowed=f"at most {self._most} pictures a job",
+        )
 
     async def _unpack(self, spool: IO[bytes]) -> None:
         most, limit = self._most - len(self.found.drafts), self._settings.images.upload_bytes
@@ -174,11 +202,7 @@ class _Gathering:
 
     def _add(self, draft: Draft) -> None:
         if len(self.found.drafts) == self._most:
-            raise TooLarge(
-                f"image: more than {self._most} pictures",
-                field="image",
-                allowed=f"at most {self._most} pictures a job",
-            )
+            raise self._too_many()
         self.found.drafts.append(draft)
 
     def _override(self, listed: Any) -> None:

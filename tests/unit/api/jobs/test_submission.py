@@ -1,6 +1,7 @@
 """What comes in by `POST /v1/jobs` is what stands in the store, or is refused with its 4xx."""
 
 import json
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -167,3 +168,27 @@ async def test_webhooks(store: Store, blobs: Blobs) -> None:
     ):
         response = await door.http.post(URL, files=FILES, data={"webhook_url": bad})
         problem(response, 422, "invalid-parameter", "webhook_url")
+
+
+async def test_pictures_that_an_operator_put_there(
+    store: Store, blobs: Blobs, tmp_path: Path
+) -> None:
+    folder = tmp_path / "blobs/imports/default/holiday"
+    folder.mkdir(parents=True)
+    for number, picture in enumerate(PICTURES):
+        (folder / f"{number}.png").write_bytes(picture)
+    door = Door(store, blobs, settings_of(jobs={"imports": True}))
+    job_id = await door.submitted(json={"prefix": "holiday", "scale": 2}, files=None)
+    items = await store.items(job_id)
+    assert [item.name for item in items] == ["0.png", "1.png", "2.png"]
+    assert [await blobs.get(item.source or "") for item in items] == PICTURES
+    assert items[0].params["scale"] == 2
+    for wrong in ({"prefix": "../other"}, {"prefix": "none"}, {"prefix": 3}):
+        problem(await door.http.post(URL, json=wrong), 422, "invalid-parameter", "prefix")
+    both = {"prefix": "holiday", "image_urls": []}
+    problem(await door.http.post(URL, json=both), 422, "invalid-parameter", "image_urls")
+    other = await door.http.post(URL, json={"prefix": "holiday"}, headers={"X-Tenant-Id": "other"})
+    problem(other, 422, "invalid-parameter", "prefix")
+    off = Door(store, blobs, settings_of())
+    answer = await off.http.post(URL, json={"prefix": "holiday"})
+    problem(answer, 422, "invalid-parameter", "prefix")
