@@ -79,7 +79,8 @@ class Report:
         tiles: Tiles that there are.
         attempts: Attempts at each item, counted.
         swept: Blobs that nobody held at the end, and were swept.
-        repeated: Submissions that had to be sent again; `known` had been taken in before, unanswered.
+        repeated: Why submissions were sent again: the status of an answer, or that there was none.
+        known: Submissions that were found to have been taken in, although nobody had been told.
         seconds: From the first submission to the last result.
     """
 
@@ -89,7 +90,7 @@ class Report:
     tiles: int = 0
     attempts: Counter[int] = field(default_factory=Counter)
     swept: int = 0
-    repeated: int = 0
+    repeated: Counter[str] = field(default_factory=Counter)
     known: int = 0
     seconds: float = 0
 
@@ -114,7 +115,7 @@ class Report:
             "most_again": self.most_again,
             "attempts": dict(sorted(self.attempts.items())),
             "orphans_swept": self.swept,
-            "submissions_repeated": self.repeated,
+            "submissions_repeated": dict(sorted(self.repeated.items())),
             "submissions_known": self.known,
             "seconds": round(self.seconds, 1),
         }
@@ -152,15 +153,16 @@ class Trial:
         files = [("images", (f"{at}.png", data)) for at, data in enumerate(sources)]
         async with httpx.AsyncClient(base_url=self._shop.url, timeout=30) as http:
             for _ in range(300):
-                answer = None
+                why = "no answer"
                 with suppress(httpx.TransportError):
                     told = {"Idempotency-Key": key}
                     answer = await http.post("/v1/jobs", files=files, data=FORM, headers=told)
-                if answer is not None and answer.status_code not in _TRY_AGAIN:
-                    assert answer.status_code in (200, 202), answer.text
-                    self.report.known += answer.status_code == 200
-                    return str(answer.json()["id"])
-                self.report.repeated += 1
+                    if answer.status_code not in _TRY_AGAIN:
+                        assert answer.status_code in (200, 202), answer.text
+                        self.report.known += answer.status_code == 200
+                        return str(answer.json()["id"])
+                    why = str(answer.status_code)
+                self.report.repeated[why] += 1
                 await asyncio.sleep(0.2)
         raise AssertionError("a submission was never answered")
 
@@ -193,9 +195,9 @@ class Trial:
         self.report.seconds = time.monotonic() - began
         return ids
 
-    async def some_done(self) -> None:
-        """Waits until jobs under fire are in their midst."""
-        await self._until(5)
+    async def states(self, ids: Sequence[str]) -> set[str]:
+        """In which states jobs are."""
+        return {(await self._store.job(job_id)).status.value for job_id in ids}
 
     def cut_power(self) -> None:
         """Kills everything, and starts it again."""
