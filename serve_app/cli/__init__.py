@@ -36,6 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(error.detail, Exit.UNREACHABLE)
     except TesseraError as error:
         return _fail(error.detail, Exit.FAILED)
+    except ModuleNotFoundError as error:
+        wanted = "pip install 'tessera-upscaler[serve]'"
+        return _fail(f"without --server this needs {error.name}: {wanted}", Exit.USAGE)
     except KeyboardInterrupt:
         return _fail("interrupted", Exit.INTERRUPTED)
 

@@ -12,8 +12,7 @@ from typing import Any
 
 from serve_app import __version__
 from serve_app.cli.controls import CONTROL_SYNTAX, LORA_SYNTAX, read_control, read_lora
-from serve_app.cli.exits import UsageError
-from serve_app.cli.inspect import inspect_file
+from serve_app.cli.exits import Exit, UsageError
 from serve_app.cli.job_arguments import add_jobs
 from serve_app.cli.models import list_models
 from serve_app.cli.upscale import upscale_all
@@ -54,7 +53,14 @@ def _add_inspect(commands: Any) -> None:
     )
     inspect.add_argument("file", metavar="FILE", help="a picture, at most 1 GiB")
     inspect.add_argument("--json", action="store_true", help="write JSON to stdout")
-    inspect.set_defaults(command=inspect_file, spell=option_of)
+    inspect.set_defaults(command=_inspect, spell=option_of)
+
+
+async def _inspect(arguments: argparse.Namespace) -> Exit:
+    """Imported late: the client alone can do the rest."""
+    from serve_app.cli.inspect import inspect_file
+
+    return await inspect_file(arguments)
 
 
 def _add_upscale(commands: Any) -> None:

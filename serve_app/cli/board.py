@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from serve_app.client_jobs import ENDED, JobEvent, Json
+from serve_app.client import ENDED, JobEvent, Json
 
 Key = tuple[str, int]
 """A job and the number of its item."""

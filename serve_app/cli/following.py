@@ -12,7 +12,7 @@ from pathlib import Path
 
 from serve_app.cli.board import Board
 from serve_app.cli.watch import View
-from serve_app.client_jobs import ENDED, JobsClient, Json
+from serve_app.client import ENDED, JobsClient, Json
 
 OnItem = Callable[[int, str, Json | None], None]
 """Told of an item that has ended: its number, its status and, where there is one, the problem."""

@@ -21,8 +21,7 @@ from serve_app.cli.files import find_pictures
 from serve_app.cli.following import Fetching, follow
 from serve_app.cli.outcomes import reason_of
 from serve_app.cli.watch import Silent, View, plain, view_of
-from serve_app.client import ServerUnreachable
-from serve_app.client_jobs import JobsClient, Json, Submission
+from serve_app.client import JobsClient, Json, ServerUnreachable, Submission
 from serve_app.contracts import Priority
 from serve_app.errors import NotFound, TesseraError
 

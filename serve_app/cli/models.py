@@ -1,6 +1,6 @@
 """`tessera models`: what can be asked for, from a server or from what is installed here.
 
-No weight is loaded for it.
+No weight is loaded for it, and for a server's models nothing that only a server needs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import json
 from serve_app.cli.exits import Exit
 from serve_app.client import HttpUpscaler
 from serve_app.contracts import UPSCALE, ControlInfo, ModelInfo
-from serve_app.models.catalog import DESCRIPTION_FILE, SHIPPED, read_model_info
 from serve_app.settings import Settings
 
 
@@ -36,6 +35,8 @@ async def list_models(arguments: argparse.Namespace) -> Exit:
 
 
 def _shipped() -> list[ModelInfo]:
+    from serve_app.models.catalog import DESCRIPTION_FILE, SHIPPED, read_model_info
+
     found = [read_model_info(path.parent) for path in SHIPPED.glob(f"*/{DESCRIPTION_FILE}")]
     default = Settings().model.source
     return sorted(found, key=lambda model: (model.name != default, model.name))

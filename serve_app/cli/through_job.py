@@ -24,8 +24,7 @@ from serve_app.cli.following import Fetching, follow
 from serve_app.cli.journal import Chunk, Journal, divided
 from serve_app.cli.outcomes import Outcomes, reason_of, told_of
 from serve_app.cli.watch import Silent, Table, View
-from serve_app.client import ServerUnreachable
-from serve_app.client_jobs import JobsClient, Json, Submission
+from serve_app.client import JobsClient, Json, ServerUnreachable, Submission
 from serve_app.contracts import Priority, UpscaleParams
 from serve_app.errors import (
     NotFound,

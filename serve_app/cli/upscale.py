@@ -31,8 +31,7 @@ from serve_app.cli.outcomes import Outcomes, reason_of, told_of
 from serve_app.cli.progress import ProgressBar
 from serve_app.cli.source import open_upscaler
 from serve_app.cli.through_job import through_job
-from serve_app.client import ServerUnreachable
-from serve_app.client_jobs import JobsClient
+from serve_app.client import JobsClient, ServerUnreachable
 from serve_app.contracts import (
     OutputFormat,
     Priority,

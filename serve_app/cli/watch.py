@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Protocol, Self, TextIO
 
 from serve_app.cli.board import Board, Row
-from serve_app.client_jobs import JobEvent
+from serve_app.client import JobEvent
 
 _EVERY_S = 0.1
 _BAR, _NAME = 20, 32

@@ -14,7 +14,12 @@ from typing import Any
 
 import httpx
 
-from serve_app.client import CONNECT_TIMEOUT_S, SILENCE_TIMEOUT_S, ServerUnreachable, error_of
+from serve_app.client.connection import (
+    CONNECT_TIMEOUT_S,
+    SILENCE_TIMEOUT_S,
+    ServerUnreachable,
+    error_of,
+)
 from serve_app.contracts import Priority, UpscaleParams
 from serve_app.ui.backend import Item, Job, Offer, Plan, Told
 

@@ -6,6 +6,7 @@ Its jobs are as old as the process. It refuses to know where the upscaler runs.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 import uuid
 import zipfile
@@ -27,6 +28,8 @@ from serve_app.jobs.planning import look, model_of, plan_of
 from serve_app.presets import with_preset
 from serve_app.settings import Settings
 from serve_app.ui.backend import Item, Job, Offer, Plan, Result, Told
+
+logger = logging.getLogger("tessera.page")
 
 MOST_KEPT = 50
 """Jobs in memory; above, those that ended first are forgotten."""
@@ -195,13 +198,15 @@ class MemoryBackend:
         try:
             kept.result = await self._upscaler.upscale(request, on_progress)
             kept.status = "succeeded"
-        except TesseraError as error:
+        except Exception as error:
+            told = TesseraError("the picture could not be upscaled")
+            if isinstance(error, TesseraError):
+                told = error
+            else:
+                logger.exception("page.failed", extra={"request_id": request.request_id})
             kept.status = "failed"
-            kept.error = {
-                "title": error.title,
-                "detail": error.detail,
-                "request_id": request.request_id,
-            }
+            said = {"title": told.title, "detail": told.detail}
+            kept.error = said | {"request_id": request.request_id}
 
     def _read(self, pictures: Sequence[Path]) -> list[_Kept]:
         limit = self._settings.images.upload_bytes

@@ -37,6 +37,7 @@ def build_page(
     shelf: Shelf,
     examples: Sequence[Path] = (),
     kept_s: int = 86400,
+    notice: str = "",
 ) -> Any:
     """Builds the page.
 
@@ -46,6 +47,7 @@ def build_page(
         shelf: Keeps results for browsers.
         examples: Pictures to try.
         kept_s: Seconds that uploads are kept.
+        notice: What its operator tells everybody, in a sentence.
     """
     with gr.Blocks(
         title="Tessera", analytics_enabled=False, delete_cache=(_HOUR_S, kept_s)
@@ -57,6 +59,8 @@ def build_page(
                 elem_id="title",
             )
             dark = gr.Button("Light / dark", size="sm", elem_id="dark")
+        if notice:
+            gr.HTML(note(notice), elem_id="notice")
         with gr.Tabs() as tabs:
             with gr.Tab("Picture", id="picture"):
                 picture = PictureTab(backend, offer, shelf, history, examples)

@@ -438,7 +438,7 @@ def test_models_shipped_here_need_no_weights(
         (tmp_path / name).mkdir()
         info = FAKE_MODEL.model_copy(update={"name": name})
         (tmp_path / name / "tessera.json").write_text(info.model_dump_json())
-    monkeypatch.setattr("serve_app.cli.models.SHIPPED", tmp_path)
+    monkeypatch.setattr("serve_app.models.catalog.SHIPPED", tmp_path)
     assert main(["models"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines[::2]] == ["mini", "alpha"]

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import packages_distributions
+from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 
 import pytest
@@ -57,6 +57,12 @@ TESTED_ELSEWHERE = {
     "serve_app/api/schemas.py": "tests/unit/api/test_openapi.py",
     "serve_app/app.py": "tests/integration/test_app.py",
     "serve_app/choices.py": "tests/unit/test_contracts.py",
+    "serve_app/client/connection.py": "tests/unit/client/test_upscaler.py",
+    "serve_app/client/events.py": "tests/unit/client/test_upscaler.py",
+    "serve_app/client/form.py": "tests/unit/client/test_upscaler.py",
+    "serve_app/client/options.py": "tests/unit/client/test_asynchronous.py",
+    "serve_app/client/records.py": "tests/unit/client/test_asynchronous.py",
+    "serve_app/client/upload.py": "tests/unit/client/test_jobs.py",
     "serve_app/deployments/denoiser.py": "tests/integration/test_faults.py",
     "serve_app/deployments/gateway.py": "tests/integration/test_http.py",
     "serve_app/deployments/postprocess.py": "tests/integration/test_http.py",
@@ -103,7 +109,7 @@ MOST_BYTES = 16 * 2**20
 LIGHT_MODULES = (
     "serve_app.api.app",
     "serve_app.client",
-    "serve_app.client_jobs",
+    "serve_app.client",
     "serve_app.deployments.gateway",
     "serve_app.deployments.postprocess",
     "serve_app.deployments.preprocess",
@@ -234,7 +240,8 @@ def pins() -> dict[str, str]:
 
 def requirements() -> list[Requirement]:
     groups = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
-    return [Requirement(line) for group in groups for line in group]
+    found = [Requirement(line) for group in groups for line in group]
+    return [needed for needed in found if needed.name != PROJECT["name"]]
 
 
 def test_torch_is_pinned_exactly_and_without_a_build():
@@ -253,7 +260,8 @@ def test_each_requirement_has_a_fitting_pin_and_a_reason(needed: Requirement):
 
 
 def test_serve_app_imports_only_what_it_requires():
-    allowed = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["gpu"]]
+    extras = PROJECT["optional-dependencies"]
+    allowed = [*PROJECT["dependencies"], *extras["client"], *extras["serve"], *extras["gpu"]]
     required = {canonicalize_name(Requirement(line).name) for line in allowed}
     required.add("gradio")  # installed apart: docs/decisions/0020-page.md
     assert "gradio" in pins()
@@ -275,6 +283,32 @@ def test_serve_app_imports_only_what_it_requires():
         and not required & {canonicalize_name(d) for d in known.get(name, [name])}
     }
     assert undeclared == {}
+
+
+@pytest.mark.parametrize("module", ["serve_app.client", "serve_app.cli"])
+def test_the_client_needs_only_what_its_extra_brings(module: str):
+    allowed = {"serve_app", *sys.stdlib_module_names, "__editable___tessera_upscaler_finder"}
+    asked = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["client"]]
+    wanted = [Requirement(line) for line in asked]
+    distributions = set[str]()
+    while wanted:
+        needed = wanted.pop()
+        name = canonicalize_name(needed.name)
+        if name not in distributions and (needed.marker is None or needed.marker.evaluate()):
+            distributions.add(name)
+            wanted += [Requirement(line) for line in requires(name) or []]
+    known = packages_distributions()
+    allowed |= {m for m in known if {canonicalize_name(d) for d in known[m]} & distributions}
+    script = f"""
+import sys
+class Only:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] not in {sorted(allowed)} and not name.startswith("_sysconfigdata"):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Only())
+import {module}
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
 
 
 def test_the_light_processes_never_load_torch():

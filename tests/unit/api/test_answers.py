@@ -16,7 +16,7 @@ from serve_app.api.answers import (
 )
 from serve_app.api.openapi import upscale_responses
 from serve_app.api.schemas import EXAMPLE_REPORT
-from serve_app.client import _result_of
+from serve_app.client.upscaler import _result_of
 from serve_app.contracts import FidelityReport, UpscaleRequest, UpscaleResult
 from serve_app.testing import FakeUpscaler, photo_like, png_bytes
 

@@ -10,7 +10,7 @@ import pytest
 
 from serve_app.cli.board import Board
 from serve_app.cli.watch import JsonLines, Lines, Table, cut, plain, spoken, totals, view_of
-from serve_app.client_jobs import JobEvent
+from serve_app.client import JobEvent
 
 JOB = "job_1"
 

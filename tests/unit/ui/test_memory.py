@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.contracts import Priority, Progress, UpscaleParams
+from serve_app.contracts import Priority, Progress, UpscaleParams, UpscaleRequest, UpscaleResult
 from serve_app.errors import NotFound, TileFailed, WrongState
 from serve_app.settings import Settings
 from serve_app.testing import FakeUpscaler, photo_like, png_bytes
@@ -90,3 +90,18 @@ async def test_a_job_is_its_tenants_alone(picture: Path):
     offer = await found.offer()
     assert offer.models[0].name == "fake"
     assert "art" in offer.presets
+
+
+async def test_what_nobody_expected_is_an_answer_too(picture: Path):
+    class Broken(FakeUpscaler):
+        async def upscale(
+            self, request: UpscaleRequest, on_progress: object = None
+        ) -> UpscaleResult:
+            raise RuntimeError("secret")
+
+    found = backend(Broken())
+    job = await found.submit([picture], UpscaleParams(scale=2), Priority.BATCH, "")
+    await told(found, job.id)
+    (item,) = await found.items(job.id, "")
+    assert item.error is not None
+    assert (item.status, "secret" in str(item.error)) == ("failed", False)

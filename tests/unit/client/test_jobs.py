@@ -12,8 +12,7 @@ import pytest
 
 from serve_app import errors
 from serve_app.api import create_api
-from serve_app.client import ServerUnreachable
-from serve_app.client_jobs import JobEvent, JobsClient, Submission
+from serve_app.client import JobEvent, JobsClient, ServerUnreachable, Submission
 from serve_app.contracts import Priority, UpscaleParams
 from serve_app.settings import Settings
 from serve_app.testing import FakeUpscaler

@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from serve_app.client import fields_of
+from serve_app.client.form import fields_of
+from serve_app.client.pictures import Named
 from serve_app.contracts import Priority, UpscaleParams
 
 _PIECE_BYTES = 2**20
@@ -22,7 +23,7 @@ class Submission:
     """Pictures that become one job, in this order.
 
     Attributes:
-        pictures: Their files.
+        pictures: Their files, or their bytes with a name.
         params: Of all of them.
         control_images: Pictures of the caller's, by their control's name.
         priority: Of the job.
@@ -30,7 +31,7 @@ class Submission:
         webhook_url: Told when it has ended.
     """
 
-    pictures: Sequence[Path]
+    pictures: Sequence[Path | Named]
     params: UpscaleParams = field(default_factory=UpscaleParams)
     control_images: Mapping[str, bytes] = field(default_factory=dict)
     priority: Priority = Priority.BATCH
@@ -47,9 +48,12 @@ async def body_of(submission: Submission, boundary: str) -> AsyncIterator[bytes]
         yield _head(boundary, name) + text.encode() + b"\r\n"
     for name, data in submission.control_images.items():
         yield _head(boundary, f"control_image_{name}", name) + data + b"\r\n"
-    for path in submission.pictures:
-        with await asyncio.to_thread(path.open, "rb") as file:
-            yield _head(boundary, "images", path.name)
+    for picture in submission.pictures:
+        if isinstance(picture, Named):
+            yield _head(boundary, "images", picture.name) + picture.data + b"\r\n"
+            continue
+        with await asyncio.to_thread(picture.open, "rb") as file:
+            yield _head(boundary, "images", picture.name)
             while piece := await asyncio.to_thread(file.read, _PIECE_BYTES):
                 yield piece
         yield b"\r\n"

@@ -13,7 +13,7 @@ import os
 import random
 import re
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,15 +22,15 @@ from urllib.parse import quote
 
 import httpx
 
-from serve_app.client import LONGEST_WAIT_S, Connection, ServerUnreachable, events_of
-from serve_app.client_jobs.upload import Submission, body_of
+from serve_app.client.connection import LONGEST_WAIT_S, Connection, ServerUnreachable
+from serve_app.client.events import events_of
+from serve_app.client.records import ENDED
+from serve_app.client.upload import Submission, body_of
 from serve_app.errors import BlobFailed, NotFound, RequestError, TesseraError
 
 Json = dict[str, Any]
 T = TypeVar("T")
 
-ENDED = ("succeeded", "failed", "cancelled")
-"""States of a job, and of an item, in which nothing more happens by itself."""
 PATIENCE_S = 300.0
 """Seconds that a server may be away while it is waited for."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 15.0
@@ -55,6 +55,7 @@ class JobsClient(Connection):
         server: Base URL, such as `http://localhost:8000`.
         tenant: On whose behalf; None leaves that to the server.
         transport: For tests; None is the network.
+        headers: Sent with each request.
         sleep: Waits for a server that is away; for tests.
         patience_s: For how long in all.
     """
@@ -65,10 +66,12 @@ class JobsClient(Connection):
         *,
         tenant: str | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
+        headers: Mapping[str, str] | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         patience_s: float = PATIENCE_S,
     ) -> None:
-        super().__init__(server, transport, {} if tenant is None else {"X-Tenant-Id": tenant})
+        told = {} if tenant is None else {"X-Tenant-Id": tenant}
+        super().__init__(server, transport, {**(headers or {}), **told})
         self._sleep = sleep
         self._patience_s = patience_s
 

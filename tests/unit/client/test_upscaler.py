@@ -122,9 +122,9 @@ class TestBusy:
         assert len(fake.requests) == 3
 
     async def test_other_errors_are_not_retried(self) -> None:
-        fake = FakeUpscaler(errors.ReplicaLost("Gone."))
+        fake = FakeUpscaler(errors.TileFailed("Gone."))
         async with client_of(fake) as client:
-            with pytest.raises(errors.ReplicaLost):
+            with pytest.raises(errors.TileFailed):
                 await client.upscale(asked())
         assert len(fake.requests) == 1
 
