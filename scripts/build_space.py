@@ -19,7 +19,15 @@ FILES = {
     "gradio": ("LICENSE",),
     "docker": ("LICENSE", "constraints.txt", "pyproject.toml"),
 }
-NOT_IN_ONE_PROCESS = ("aiosqlite", "asyncpg", "fastapi-offline", "prometheus-client", "ray")
+NOT_IN_ONE_PROCESS = (
+    "aiosqlite",
+    "asyncpg",
+    "fastapi-offline",
+    "grpcio",
+    "prometheus-client",
+    "protobuf",
+    "ray",
+)
 """Requirements of the Ray Serve application, its API and its durable jobs alone."""
 INSTEAD = {"pillow": "pillow>=12.3,<13"}
 """What Gradio leaves of a requirement: docs/decisions/0020-page.md."""

@@ -10,7 +10,6 @@ import argparse
 import importlib.util
 import os
 import signal
-import socket
 import sys
 import threading
 import time
@@ -28,6 +27,7 @@ from serve_app.contracts import ModelInfo
 from serve_app.deployments.denoiser import Denoiser
 from serve_app.deployments.gateway import Gateway
 from serve_app.deployments.jobrunner import JobRunner
+from serve_app.deployments.listening import check_port, grpc_options, reached
 from serve_app.deployments.page import Page
 from serve_app.deployments.postprocess import Postprocess
 from serve_app.deployments.preprocess import Preprocess
@@ -204,24 +204,27 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--config", type=Path, help="a Ray Serve config; its args are used")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--grpc-port", type=int, help="answer gRPC there, too; on every address")
     options = parser.parse_args(argv)
     try:
-        _check_port(options.host, options.port)
+        check_port(options.host, options.port)
+        if options.grpc_port is not None:
+            check_port("0.0.0.0", options.grpc_port)
         settings = read_settings(options.config) if options.config else Settings()
         home = PAGE_PREFIX.strip("/") + "/" if _has_page() else "docs"
         settings = settings.model_copy(update={"home": home})
         targets = [RunTarget(build_app(settings), APP_NAME)]
         if _has_page():
-            url = _reached(options.host, options.port)
+            url = reached(options.host, options.port)
             page = PageSettings(server=url, jobs=settings.jobs.enabled)
             targets.append(RunTarget(build_page_app(page), PAGE_NAME, PAGE_PREFIX))
     except ConfigurationError as error:
         print(f"tessera: {error.detail}", file=sys.stderr)
         return 2
-    return _serve(targets, options.host, options.port)
+    return _serve(targets, options.host, options.port, options.grpc_port)
 
 
-def _serve(targets: list[RunTarget], host: str, port: int) -> int:
+def _serve(targets: list[RunTarget], host: str, port: int, grpc_port: int | None) -> int:
     print(f"tessera: starting on http://{host}:{port} ...", flush=True)
     ray.init(
         address="local",
@@ -233,10 +236,11 @@ def _serve(targets: list[RunTarget], host: str, port: int) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):  # after ray.init, which sets handlers of its own
         signal.signal(number, signal.default_int_handler)
     try:
-        serve.start(http_options={"host": host, "port": port})
+        rpc = None if grpc_port is None else grpc_options(grpc_port)
+        serve.start(http_options={"host": host, "port": port}, grpc_options=rpc)
         started = time.monotonic()
         serve.run_many(targets)
-        print(_welcome(_reached(host, port), time.monotonic() - started), flush=True)
+        print(_welcome(reached(host, port), time.monotonic() - started), flush=True)
         threading.Event().wait()
     except KeyboardInterrupt:
         print("tessera: stopping", flush=True)
@@ -252,10 +256,6 @@ def _hand_back() -> None:
         if JobRunner.__name__ in serve.status().applications[APP_NAME].deployments:
             handle = serve.get_deployment_handle(JobRunner.__name__, APP_NAME)
             handle.stop.remote().result(timeout_s=_HAND_BACK_S)
-
-
-def _reached(host: str, port: int) -> str:
-    return f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
 
 
 def _welcome(url: str, seconds: float) -> str:
@@ -274,23 +274,6 @@ Upscale a picture four times as wide and high:
     curl -sS -F image=@examples/photo.jpg -F scale=4 {url}/v1/upscale -o photo-4x.png
 
 Ctrl-C stops it."""
-
-
-def _check_port(host: str, port: int) -> None:
-    """Ray Serve would say it late and at length.
-
-    Raises:
-        ConfigurationError: if the port is taken or the host is not this machine's.
-    """
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise ConfigurationError(
-                f"cannot listen on {host}:{port}: {error.strerror}. Choose another: make run PORT=8001",
-                field="port",
-            ) from None
 
 
 if __name__ == "__main__":

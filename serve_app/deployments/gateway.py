@@ -1,13 +1,15 @@
-"""The ingress: HTTP and Ray handles in, one `Conductor.upscale()` call each."""
+"""The ingress: HTTP, gRPC and Ray handles in, one `Conductor.upscale()` call each."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
 from typing import Any
 
 from pydantic import ValidationError
 from ray import serve
+from ray.serve.grpc_util import RayServegRPCContext
 from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp
 
@@ -26,6 +28,7 @@ from serve_app.errors import InvalidParameter
 from serve_app.jobs.blobs import Blobs
 from serve_app.jobs.store import Store
 from serve_app.models.cost import StepCost
+from serve_app.rpc.service import UpscalerService
 from serve_app.settings import Settings
 from serve_app.upscale import Conductor
 
@@ -66,6 +69,7 @@ class Gateway:
             RayFinisher(postprocess),
             settings.requests,
         )
+        self._service = UpscalerService(self._conductor)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         desk = self._desk() if self._settings.jobs.enabled else None
@@ -116,3 +120,32 @@ class Gateway:
             allowed = " or ".join(Priority)
             raise InvalidParameter(str(error), field="priority", allowed=allowed) from None
         return await self._conductor.upscale(request)
+
+    async def models(self) -> list[ModelInfo]:
+        """The models that can be asked for, the default first, for a caller with a Ray handle."""
+        return await self._conductor.models()
+
+    # Serve's gRPC proxy calls the methods of `tessera.proto` by their names there.
+
+    async def Upscale(self, message: Any, grpc_context: RayServegRPCContext) -> Any:  # noqa: N802
+        """See `rpc.service`."""
+        return await self._service.upscale(message, grpc_context, _request_id(grpc_context))
+
+    async def UpscaleWithProgress(  # noqa: N802
+        self, message: Any, grpc_context: RayServegRPCContext
+    ) -> AsyncIterator[Any]:
+        """See `rpc.service`."""
+        call = (message, grpc_context, _request_id(grpc_context))
+        async with aclosing(self._service.upscale_with_progress(*call)) as events:  # type: ignore[type-var]
+            async for event in events:
+                yield event
+
+    async def Models(self, message: Any, grpc_context: RayServegRPCContext) -> Any:  # noqa: N802
+        """See `rpc.service`."""
+        return await self._service.models(message, grpc_context, _request_id(grpc_context))
+
+
+def _request_id(context: RayServegRPCContext) -> str:
+    """The caller's own, or the one that the proxy has drawn and sends back."""
+    drawn = dict(context.trailing_metadata()).get("request_id")
+    return str(context.request_id() or drawn or uuid.uuid4().hex)

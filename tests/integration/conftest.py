@@ -15,6 +15,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from serve_app.app import APP_NAME, build_app
+from serve_app.deployments.listening import grpc_options
 from serve_app.settings import Settings
 
 
@@ -43,6 +44,9 @@ def free_port() -> int:
         return port
 
 
+GRPC_PORT = free_port()
+
+
 @pytest.fixture(scope="session")
 def cluster_port() -> Iterator[int]:
     """A local Ray with Serve's proxy on a free port of the loopback."""
@@ -56,7 +60,9 @@ def cluster_port() -> Iterator[int]:
         configure_logging=False,
         _temp_dir=folder,
     )
-    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    serve.start(
+        http_options={"host": "127.0.0.1", "port": port}, grpc_options=grpc_options(GRPC_PORT)
+    )
     yield port
     serve.shutdown()
     ray.shutdown()

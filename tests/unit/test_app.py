@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import socket
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from ray.serve import Application
 from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
 from ray.serve.config import AutoscalingConfig
 
-from serve_app.app import _check_port, build_app, denoiser_options, main, read_settings
+from serve_app.app import build_app, denoiser_options, main, read_settings
+from serve_app.deployments.listening import check_port, grpc_options
 from serve_app.errors import ConfigurationError
 from serve_app.settings import Settings
 
@@ -82,12 +84,12 @@ def test_a_taken_port_is_refused() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with pytest.raises(ConfigurationError, match="make run PORT="):
-            _check_port("127.0.0.1", taken.getsockname()[1])
+            check_port("127.0.0.1", taken.getsockname()[1])
 
 
 def test_a_foreign_host_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="cannot listen"):
-        _check_port("192.0.2.1", 8000)
+        check_port("192.0.2.1", 8000)
 
 
 def test_text_encoders_are_part_of_the_graph_where_the_model_takes_prompts(
@@ -157,3 +159,9 @@ def test_replicas_find_what_lies_in_the_folder_of_who_starts_them(
 def test_what_one_caller_can_send_covers_a_runner() -> None:
     many = {"requests": {"pictures_at_once": 2, "tiles_at_once": 3}, "jobs": {"items_at_once": 5}}
     assert denoiser_options(Settings.parse(many))["max_queued_requests"] == 5 * 3
+
+
+def test_the_grpc_service_that_serve_is_told_of_exists() -> None:
+    (service,) = grpc_options(9000)["grpc_servicer_functions"]
+    module, name = service.rsplit(".", 1)
+    assert callable(getattr(importlib.import_module(module), name))
