@@ -30,7 +30,7 @@ export HF_HUB_OFFLINE ?= 1
 export TRANSFORMERS_OFFLINE ?= $(HF_HUB_OFFLINE)
 export RAY_USAGE_STATS_ENABLED ?= 0
 
-.PHONY: help install run demo test lint types layers format bench bench-engine bench-gpu bench-start bench-memory bench-quality bench-seams bench-formats bench-jobs train-mini proto space clean
+.PHONY: help install run demo test lint types layers format bench bench-engine bench-gpu bench-start bench-memory bench-quality bench-seams bench-formats bench-jobs train-mini docs proto space clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -92,6 +92,9 @@ bench-formats: $(INSTALLED_DEV) ## Measure the time and memory of reading and of
 
 train-mini: $(INSTALLED_TRAIN) ## Train the embedded model; ARGS= goes to `python -m training`
 	$(BIN)/python -m training $(ARGS)
+
+docs: $(INSTALLED_DEV) ## Build the documentation's site into out/site; a broken link ends it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict $(ARGS)
 
 proto: $(INSTALLED_DEV) ## Compile serve_app/rpc/tessera.proto
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --grpc_python_out=. serve_app/rpc/tessera.proto

@@ -137,8 +137,15 @@ def test_a_preset_and_the_drawer_change_the_plan(page: Page) -> None:
     page.set_input_files(UPLOAD, PHOTO)
     expect(page.locator("#plan .plan")).to_contain_text("1200", timeout=A_WHILE_MS)
     page.get_by_role("button", name="Advanced").first.click()
-    page.get_by_label("number input for Steps").first.fill("4")
-    page.get_by_label("number input for Steps").first.press("Tab")
+    steps = page.get_by_label("number input for Steps").first
+    steps.wait_for()
+    page.wait_for_timeout(
+        1000
+    )  # the drawer's contents are drawn when it opens, and listen a moment later
+    steps.click()
+    steps.press("Control+a")
+    steps.press_sequentially("4")
+    steps.press("Tab")
     expect(page.locator("#plan .plan")).to_contain_text("4 steps", timeout=A_WHILE_MS)
     page.get_by_role("button", name="Draw a seed").first.click()
     expect(page.get_by_label("Seed").first).not_to_have_value("")

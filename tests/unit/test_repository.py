@@ -172,7 +172,10 @@ def test_the_files_of_a_table_exist(page: str, heading: str):
 def test_internal_links_resolve(page: Path):
     targets = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
     internal = [target.split("#")[0] for target in targets if "://" not in target]
-    assert [name for name in internal if not (page.parent / name).exists()] == []
+    made = re.compile(
+        r"(\.\./)?reference/\w+\.md"
+    )  # scripts/docs_reference.py; the strict build checks these
+    assert [n for n in internal if not made.fullmatch(n) and not (page.parent / n).exists()] == []
 
 
 def test_the_documented_model_descriptions_are_valid():
