@@ -139,9 +139,7 @@ def test_a_preset_and_the_drawer_change_the_plan(page: Page) -> None:
     page.get_by_role("button", name="Advanced").first.click()
     steps = page.get_by_label("number input for Steps").first
     steps.wait_for()
-    page.wait_for_timeout(
-        1000
-    )  # the drawer's contents are drawn when it opens, and listen a moment later
+    page.wait_for_timeout(1000)  # what is drawn when the drawer opens listens a moment later
     steps.click()
     steps.press("Control+a")
     steps.press_sequentially("4")
