@@ -126,7 +126,9 @@ class Form:
         found = dict(zip(self.names, values, strict=True))
         by, preset = found.pop("by"), found.pop("preset") or NO_PRESET
         base = self._baseline(preset)
-        dropped = ("scale",) if by == BY_SIZE else ("width", "height")
+        sizes = ("width", "height")
+        dropped = ("scale",) if by == BY_SIZE else sizes
+        found |= {name: found[name] or None for name in sizes}  # a field left empty says 0
         given = {
             name: value
             for name, value in found.items()

@@ -39,6 +39,9 @@ def test_what_was_touched_is_sent():
 def test_a_target_size_takes_the_scales_place():
     made = form()
     assert made.read(told(made, scale=2, width=800, by=BY_SIZE)) == UpscaleParams(width=800)
+    # A browser's empty field says 0.
+    assert made.read(told(made, width=800, height=0, by=BY_SIZE)) == UpscaleParams(width=800)
+    assert made.read(told(made, width=0, height=0)) == UpscaleParams()
 
 
 def test_a_bad_value_is_named():
