@@ -59,7 +59,7 @@ def corrected(result: Pixels, source: Pixels, strength: float, rounds: int) -> P
     """The result, (H, W, 3), tied to its source with a strength of 0 to 1."""
     height, width = result.shape[:2]
     correction = Correction(to_levels(source), height, width, strength, rounds, ColorFix.WAVELET)
-    return correction.apply(result, 0, 0, height)
+    return np.concatenate(list(correction.add(result)))
 
 
 def _cell(row: dict[str, float]) -> str:

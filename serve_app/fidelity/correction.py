@@ -10,11 +10,13 @@ This module refuses to know tiles, files and how strong it should be: see `noise
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
 from serve_app.choices import ColorFix
 from serve_app.fidelity.axis import AxisFilter
+from serve_app.fidelity.held import HeldRows
 from serve_app.levels import Levels, Pixels, from_levels
 from serve_app.resample import BLOCK_ROWS, resize, resize_rows, source_rows
 
@@ -25,10 +27,12 @@ _FULL_EFFECT_SCALE = 2.0
 _ROUND_TRIP_REACH = (
     5  # source pixels that a pixel sees through an enlargement and back: 2 + 2 and rounding
 )
+_BAND_PIXELS = 1_280_000  # corrected at once: a wide result takes little more
+_BAND_ROWS = (64, 128)  # at least what the blend gives at once; at most what is worth its margin
 
 
 class Correction:
-    """Corrects one result against its source.
+    """Corrects one result against its source, as its rows come.
 
     Args:
         source: (h, w, 3), kept as it is.
@@ -38,9 +42,6 @@ class Correction:
             to nothing at scale 1, where the source is the only picture that shrinks to itself.
         rounds: Of back-projection, 0 or more.
         color_fix: WAVELET replaces the low band first, at any scale and whatever the strength.
-
-    Attributes:
-        halo_px: Rows of the result that `apply` needs above and below those that it is asked for.
 
     Raises:
         ValueError: if `rounds` is negative or `strength` is outside 0 to 1.
@@ -76,41 +77,91 @@ class Correction:
         self._trip = _round_trip(source.shape, height, width)
         self._margin = sum(stage.reach for stage in self._stages if stage is not None)
         self._margin += self._trip.reach * max(len(self._stages) - 1, 0)
-        self.halo_px = self._halo() if self.acts else 0
+        fewest, most = _BAND_ROWS
+        self._band_rows = min(max(_BAND_PIXELS // width, fewest), most)
+        self._result, self._lack = HeldRows(), HeldRows()
+        self._top = 0  # the first row of the result that is not yet given
 
     @property
     def acts(self) -> bool:
         """False where every result stands as it is, but for the clip."""
         return bool(self._stages)
 
-    def apply(self, rows: Pixels, first: int, top: int, bottom: int) -> Pixels:
-        """Corrects some rows; where the bands are cut makes no difference.
+    def add(self, rows: Pixels) -> Iterator[Pixels]:
+        """Takes the uncorrected result's next rows; where they are cut makes no difference.
 
         Args:
-            rows: (n, width, 3) float32 of the uncorrected result, about [0, 1]; not changed.
-            first: The result's row that they begin with; at most `top - halo_px`, or 0.
-            top: The first row asked for.
-            bottom: The row after the last one asked for; they reach to `bottom + halo_px`, or the last row.
+            rows: (n, width, 3) float32, about [0, 1]; not changed, and not to be changed.
 
-        Returns:
-            (bottom - top, width, 3) in [0, 1].
+        Yields:
+            The corrected result's next rows, as soon as enough of those below them is known to say what they
+            are: (m, width, 3) in [0, 1]. After the last ones have come, all have been given.
         """
-        wanted = rows[top - first : bottom - first]
         if not self.acts:
-            return np.clip(wanted, 0, 1)
+            yield np.clip(rows, 0, 1)
+            return
+        self._result.add(rows)
+        self._shrink()
+        bottom = self._known()
+        if bottom < self._height:
+            bottom -= (bottom - self._top) % self._band_rows  # a band costs its margin anew
+        while self._top < bottom:
+            end = min(self._top + self._band_rows, bottom)
+            yield self._corrected(self._top, end)
+            self._top = end
+            self._forget()
+
+    def _shrink(self) -> None:
+        """What the result, scaled down, lacks of its source, in as many rows as are now known in full."""
+        length, width = self._source.shape[:2]
+        while self._lack.end < length:
+            top, bottom = self._lack.end, min(self._lack.end + BLOCK_ROWS, length)
+            needed = source_rows(self._height, length, top, bottom)
+            if needed.stop > self._result.end:
+                return
+            rows = self._result.rows(needed.start, needed.stop)
+            shrunk = resize_rows(rows, needed.start, self._height, length, top, bottom)
+            lack = from_levels(self._source[top:bottom])
+            lack -= resize(shrunk, len(shrunk), width)
+            self._lack.add(lack)
+
+    def _known(self) -> int:
+        """The row after the last one of the result whose correction is known."""
+        length, bottom = self._source.shape[0], self._top
+        while bottom < self._height:
+            below = min(bottom + BLOCK_ROWS, self._height)
+            needed = source_rows(length, self._height, bottom, below)
+            if _grown(needed, self._margin, length).stop > self._lack.end:
+                break
+            bottom = below
+        return bottom
+
+    def _forget(self) -> None:
+        """Lets go of what neither a row that is still to be given nor one that is still to be shrunk needs."""
+        length, lack_end = self._source.shape[0], self._lack.end
+        if self._top == self._height:
+            return
+        needed = source_rows(length, self._height, self._top, self._top + 1)
+        self._lack.drop(_grown(needed, self._margin, length).start)
+        kept = self._top
+        if lack_end < length:
+            kept = min(kept, source_rows(self._height, length, lack_end, lack_end + 1).start)
+        self._result.drop(kept)
+
+    def _corrected(self, top: int, bottom: int) -> Pixels:
+        """Some rows with what is to be added."""
         length, width = self._source.shape[:2]
         needed = source_rows(length, self._height, top, bottom)
-        added = self._added(rows, first, needed)
+        added = self._added(needed)
         across = resize(added, len(needed), self._width) if width != self._width else added
         moved = resize_rows(across, needed.start, length, self._height, top, bottom)
-        moved = moved + wanted
+        moved = moved + self._result.rows(top, bottom)
         return np.clip(moved, 0, 1, out=moved)
 
-    def _added(self, rows: Pixels, first: int, needed: range) -> Pixels:
+    def _added(self, needed: range) -> Pixels:
         """What is to be added, on the source's grid: its rows `needed`."""
-        length = self._source.shape[0]
-        at = _grown(needed, self._margin, length)
-        lack = self._lack(rows, first, at)
+        at = _grown(needed, self._margin, self._source.shape[0])
+        lack = self._lack.rows(at.start, at.stop)
         total = np.zeros_like(lack)
         for number, stage in enumerate(self._stages):
             step, inner = (lack * self._share, at) if stage is None else stage.apply(lack, at)
@@ -119,32 +170,6 @@ class Correction:
                 seen, inner = self._trip.apply(step, at)
                 lack, total, at = _cut(lack, at, inner) - seen, _cut(total, at, inner), inner
         return _cut(total, at, needed)
-
-    def _lack(self, rows: Pixels, first: int, at: range) -> Pixels:
-        """What the uncorrected result, scaled down, lacks of the source's rows `at`."""
-        length, width = self._source.shape[:2]
-        shrunk = resize_rows(rows, first, self._height, length, at.start, at.stop)
-        if width != self._width:
-            shrunk = resize(shrunk, len(at), width)
-        lack = from_levels(self._source[at.start : at.stop])
-        lack -= shrunk
-        return lack
-
-    def _needed(self, top: int, bottom: int) -> range:
-        """The rows of the uncorrected result that say what these rows become."""
-        length = self._source.shape[0]
-        held = _grown(source_rows(length, self._height, top, bottom), self._margin, length)
-        found = source_rows(self._height, length, held.start, held.stop)
-        return range(min(found.start, top), max(found.stop, bottom))
-
-    def _halo(self) -> int:
-        """The farthest look of any row; within a block of the resampler the last looks up farthest."""
-        found = 0
-        for start in range(0, self._height, BLOCK_ROWS):
-            above = min(start + BLOCK_ROWS, self._height) - 1
-            found = max(found, above - self._needed(above, above + 1).start)
-            found = max(found, self._needed(start, start + 1).stop - start - 1)
-        return found
 
 
 class _Filter:

@@ -26,13 +26,14 @@ _QUIET_SHARE = 0.2  # of the blocks: those with the least detail tell the noise
 _QUIET_BIAS = 0.87  # the root mean square of 21 normal values that a fifth of all blocks fall below
 
 
-def denoise(colour: Levels, amount: float) -> Levels:
+def denoise(colour: Levels, amount: float, alpha: Levels | None = None) -> Levels:
     """Takes noise and blocking out of a picture and keeps its edges.
 
     Args:
         colour: (h, w, 3); not changed.
         amount: 0 gives the same array back; 1 takes out all that is no larger than 2.4 standard
             deviations of the noise that is found, at least 12 of 255 levels.
+        alpha: (h, w) where the picture is transparent: noise is looked for in what is seen.
 
     Returns:
         (h, w, 3), 16 bits.
@@ -50,7 +51,7 @@ def denoise(colour: Levels, amount: float) -> Levels:
         raise ValueError(f"a picture of three channels is needed, not {colour.shape}")
     if amount == 0:
         return colour
-    threshold = np.float32(amount * _SIGMAS * max(noise_of(colour), _LEAST_SIGMA))
+    threshold = np.float32(amount * _SIGMAS * max(noise_of(colour, alpha), _LEAST_SIGMA))
     quiet = np.empty_like(colour)
     for top in range(0, colour.shape[0], _BAND_ROWS):
         bottom = min(top + _BAND_ROWS, colour.shape[0])
@@ -58,11 +59,12 @@ def denoise(colour: Levels, amount: float) -> Levels:
     return quiet
 
 
-def noise_of(colour: Levels) -> float:
+def noise_of(colour: Levels, alpha: Levels | None = None) -> float:
     """Estimates the standard deviation of a picture's noise, as a share of white.
 
     Args:
         colour: (h, w, 3).
+        alpha: (h, w) where the picture is transparent; blocks that are partly hidden are left out.
 
     Returns:
         0 or more; 0 for pictures of fewer than 8 rows or columns. Read in the quietest fifth of the blocks, so
@@ -78,7 +80,11 @@ def noise_of(colour: Levels) -> float:
         rows = colour[top : min(top + _BAND_ROWS, height), :width]
         luma = np.moveaxis(from_levels(rows) @ _OPPONENT[:1].T, 2, 0)
         blocks = block_cosines(luma)[0].transpose(0, 2, 1, 3)[..., fine]
-        found.append(np.sqrt(np.mean(np.square(blocks), axis=-1)).ravel())
+        details = np.sqrt(np.mean(np.square(blocks), axis=-1))
+        if alpha is not None:
+            shown = alpha[top : top + _BAND_ROWS][: len(rows), :width] > 0
+            details = details[shown.reshape(-1, _SIDE, width // _SIDE, _SIDE).all(axis=(1, 3))]
+        found.append(details.ravel())
     detail = np.concatenate(found)
     detail = detail[detail > 1 / TOP_LEVEL]
     return float(np.quantile(detail, _QUIET_SHARE)) / _QUIET_BIAS if detail.size else 0.0

@@ -25,28 +25,30 @@ class EdgeAgreement:
     Args:
         height: Rows of both.
         width: Columns of both.
+        weighed: Whether places count by a weight that comes with them.
 
     Source:
         W. Xue et al., "Gradient magnitude similarity deviation", 2014.
     """
 
-    def __init__(self, height: int, width: int) -> None:
+    def __init__(self, height: int, width: int, *, weighed: bool = False) -> None:
         self._pad = max(height % 2, width % 2)
         self._height, self._seen = height, 0
-        self._held = np.zeros((2, 0, width + self._pad), np.float32)
-        self._pooled = np.zeros((2, 1, (width + self._pad) // 2), np.float32)  # zeros lie around
-        self._count, self._sum, self._squares = 0, 0.0, 0.0
+        planes = 3 if weighed else 2
+        self._held = np.zeros((planes, 0, width + self._pad), np.float32)
+        self._pooled = np.zeros((planes, 1, (width + self._pad) // 2), np.float32)  # zeros around
+        self._count, self._sum, self._squares = 0.0, 0.0, 0.0
 
-    def add(self, one: Luma, other: Luma) -> None:
-        """Takes the next rows, (n, width) each."""
-        self._seen += len(one)
+    def add(self, *planes: Luma) -> None:
+        """Takes the next rows of one, the other and, if they are weighed, the weights: (n, width) each."""
+        self._seen += len(planes[0])
         last = self._seen == self._height
         below = self._pad if last else 0
-        rows = np.pad(np.stack([one, other]), ((0, 0), (0, below), (0, self._pad)))
+        rows = np.pad(np.stack(planes), ((0, 0), (0, below), (0, self._pad)))
         rows = np.concatenate([self._held, rows], axis=1)
         pairs, across = rows.shape[1] // 2, rows.shape[2] // 2
         self._held = rows[:, 2 * pairs :]
-        squares = rows[:, : 2 * pairs, : 2 * across].reshape(2, pairs, 2, across, 2)
+        squares = rows[:, : 2 * pairs, : 2 * across].reshape(len(rows), pairs, 2, across, 2)
         pooled = np.concatenate([self._pooled, squares.mean(axis=(2, 4))], axis=1)
         if last:
             pooled = np.pad(pooled, ((0, 0), (0, 1), (0, 0)))
@@ -61,16 +63,18 @@ class EdgeAgreement:
         mean = self._sum / self._count
         return float(np.sqrt(max(self._squares / self._count - mean * mean, 0.0)))
 
-    def _compare(self, pooled: NDArray[np.float32]) -> None:
+    def _compare(self, planes: NDArray[np.float32]) -> None:
+        pooled = planes[:2]
         across = pooled[:, :, 2:] - pooled[:, :, :-2]
         down = pooled[:, 2:] - pooled[:, :-2]
         across = across[:, :-2] + across[:, 1:-1] + across[:, 2:]
         down = down[:, :, :-2] + down[:, :, 1:-1] + down[:, :, 2:]
         one, other = np.sqrt(across**2 + down**2) / 3
         lack = (one - other) ** 2 / (one**2 + other**2 + _SIMILAR)  # 1 - similarity: exact near 0
-        self._count += lack.size
-        self._sum += float(lack.sum(dtype=np.float64))
-        self._squares += float(np.square(lack).sum(dtype=np.float64))
+        weight = planes[2, 1:-1, 1:-1] if len(planes) > 2 else np.ones((1, 1), np.float32)
+        self._count += float(weight.sum(dtype=np.float64)) * (lack.size / weight.size)
+        self._sum += float((lack * weight).sum(dtype=np.float64))
+        self._squares += float((np.square(lack) * weight).sum(dtype=np.float64))
 
 
 class Steps:

@@ -48,26 +48,35 @@ class SourceFaults:
     blocking: float
 
 
-def judge_source(source: Levels) -> SourceFaults:
+def judge_source(source: Levels, alpha: Levels | None = None) -> SourceFaults:
     """Estimates noise and blocking.
 
     Args:
         source: (h, w, 3); one too small to tell is taken as clean.
+        alpha: (h, w) where the source is transparent. What is hidden there is smooth by our own doing and tells
+            nothing.
 
     Source:
         The noise is the least eigenvalue of the quiet windows' covariance, after X. Liu, M. Tanaka and
         M. Okutomi, "Single-image noise level estimation for blind denoising", 2013, and S. Pyatykh, J. Hesser
         and L. Zheng, "Image noise level estimation by principal component analysis", 2013.
     """
-    patches = [from_levels(source[rows, columns]) for rows, columns in _places(*source.shape[:2])]
+    places = _places(*source.shape[:2])
+    if alpha is not None:
+        places = [place for place in places if alpha[place].any()]
+    patches = [from_levels(source[place]) for place in places]
     if not patches:
         return SourceFaults(0.0, 0.0)
     # Green is the most of luma, and its noise is a channel's own, not the less of a mean of three.
     greens = [patch[:, :, 1] for patch in patches]
+    for green, place in zip(greens, places, strict=True):
+        if alpha is not None:
+            green[alpha[place] == 0] = np.nan
     noise = _noise(greens)
     if min(source.shape[:2]) >= _HALVED_FROM_PX:
         noise = max(noise, _noise([_halved(green) for green in greens]))
-    return SourceFaults(noise, _blocking(patches))
+    whole = [patch for patch in patches if np.isfinite(patch[:, :, 1]).all()]
+    return SourceFaults(noise, _blocking(whole) if whole else 0.0)
 
 
 def lowered(default: float, faults: SourceFaults) -> float:
@@ -134,15 +143,19 @@ def _halved(plane: Pixels) -> Pixels:
 
 
 def _windows(patches: list[Pixels]) -> NDArray[np.float64]:
-    """(n, side, side); black and white ones left out, unless most are: a page is drawn on them."""
+    """(n, side, side); those that hold a NaN left out, and black and white ones unless most are.
+
+    A page is drawn on black or white.
+    """
     side = (_WINDOW_PX, _WINDOW_PX)
     places = sum((p.shape[0] - _WINDOW_PX + 1) * (p.shape[1] - _WINDOW_PX + 1) for p in patches)
     step = max(1, math.ceil(math.sqrt(places / _MOST_WINDOWS)))
     found = [sliding_window_view(patch, side)[::step, ::step] for patch in patches]
     windows = np.concatenate([view.reshape(-1, *side) for view in found]).astype(np.float64)
     light = windows.mean(axis=(1, 2))
-    seen = (light > _CLIPPED) & (light < 1 - _CLIPPED)
-    return windows[seen] if seen.mean() > 0.5 else windows
+    windows, light = windows[np.isfinite(light)], light[np.isfinite(light)]
+    lit = (light > _CLIPPED) & (light < 1 - _CLIPPED)
+    return np.asarray(windows[lit] if 2 * lit.sum() > len(lit) else windows)
 
 
 def _weakest(windows: NDArray[np.float64]) -> float:

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-
 from serve_app import __version__
 from serve_app.contracts import FidelityReport, ModelInfo, ResolvedParams
 from serve_app.fidelity.correction import Correction
@@ -26,8 +24,6 @@ from serve_app.stages.enlarge import Source, alpha_rows
 from serve_app.tiling.blend import Blending, fades
 from serve_app.tiling.grid import Plan
 
-_BAND_PIXELS = 1_280_000  # corrected at once, beside the halo: a wide result takes little more
-_BAND_ROWS = (64, 128)  # at least what the blend gives at once; at most what is worth its halo
 _PIECE_BYTES = 8 * 2**20  # of the file, read back at once
 
 
@@ -60,9 +56,9 @@ class Finish:
     def __init__(
         self, plan: Plan, params: ResolvedParams, model: ModelInfo, source: Source
     ) -> None:
-        self._source, self._size = source, plan.result
+        self._source, self._size, self._written = source, plan.result, 0
         size, colour = plan.result, source.colour
-        self._faults = judge_source(colour)
+        self._faults = judge_source(colour, source.alpha)
         self._fidelity = params.fidelity
         if self._fidelity is None:
             self._fidelity = lowered(model.defaults.fidelity, self._faults)
@@ -71,9 +67,8 @@ class Finish:
         self._correction = Correction(
             colour, size.height, size.width, self._fidelity, rounds, params.color_fix
         )
-        self._rows = _Window(size.height, size.width, self._correction.halo_px)
         seams = (_seams(plan, plan.tops), _seams(plan, plan.lefts))
-        self._measuring = Measuring(colour, size.height, size.width, *seams)
+        self._measuring = Measuring(colour, size.height, size.width, *seams, source.alpha)
         with ExitStack() as stack:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="tessera-"))
             self._path = Path(folder) / "result"
@@ -92,9 +87,8 @@ class Finish:
     def add(self, tiles: Sequence[Levels]) -> None:
         """Takes the next row of tiles: (tile_px, tile_px, 3) each, from the left."""
         for band in self._blending.add(tiles):
-            self._rows.add(band)
-            for first, top, bottom in self._rows.ready():
-                self._write(self._correction.apply(self._rows.pixels, first, top, bottom), top)
+            for corrected in self._correction.add(band):
+                self._write(corrected)
 
     def end(self) -> Finished:
         """Ends the file and reads it back; all rows of tiles are there."""
@@ -105,7 +99,7 @@ class Finish:
         """Ends the file, for `pieces`; all rows of tiles are there."""
         self._encoder.close()
         measures = self._measuring.end()
-        del self._blending, self._rows, self._correction, self._measuring  # while the file is sent
+        del self._blending, self._correction, self._measuring  # while the file is sent
         return FidelityReport(
             lr_psnr_db=measures.lr_psnr_db,
             color_error_mean=measures.color_error_mean,
@@ -126,51 +120,12 @@ class Finish:
             while piece := file.read(_PIECE_BYTES):
                 yield piece
 
-    def _write(self, colour: Pixels, top: int) -> None:
-        self._measuring.add(colour, top)
+    def _write(self, colour: Pixels) -> None:
+        top, self._written = self._written, self._written + len(colour)
         alpha = self._source.alpha
-        if alpha is None:
-            self._encoder.write(colour, None)
-        else:
-            rows = alpha_rows(alpha, self._size, top, top + len(colour))
-            self._encoder.write(colour, rows)
-
-
-class _Window:
-    """Uncorrected rows from the first that is still needed to the last that has come."""
-
-    def __init__(self, height: int, width: int, halo_px: int) -> None:
-        self._height, self._halo_px = height, halo_px
-        fewest, most = _BAND_ROWS
-        self._band_rows = min(max(_BAND_PIXELS // width, fewest), most)
-        room = min(height, 2 * self._band_rows + 2 * halo_px)
-        self._room = np.empty((room, width, 3), np.float32)
-        self._first = self._filled = self._top = 0
-
-    @property
-    def pixels(self) -> Pixels:
-        """All rows that are held."""
-        return self._room[: self._filled]
-
-    def add(self, band: Pixels) -> None:
-        """Takes the next rows; what is no longer needed makes room for them."""
-        needless = max(self._top - self._halo_px, 0) - self._first
-        if self._filled + len(band) > len(self._room):
-            kept = self._filled - needless
-            self._room[:kept] = self._room[needless : self._filled]
-            self._first, self._filled = self._first + needless, kept
-        self._room[self._filled : self._filled + len(band)] = band
-        self._filled += len(band)
-
-    def ready(self) -> Iterator[tuple[int, int, int]]:
-        """Rows that can be corrected now: the first that is held, the first to correct, and past the last."""
-        end = self._first + self._filled
-        last = end == self._height
-        bottom = end if last else end - self._halo_px
-        if bottom > self._top and (last or bottom - self._top >= self._band_rows):
-            top, self._top = self._top, bottom
-            for start in range(top, bottom, self._band_rows):
-                yield self._first, start, min(start + self._band_rows, bottom)
+        rows = None if alpha is None else alpha_rows(alpha, self._size, top, self._written)
+        self._measuring.add(colour, top, rows)
+        self._encoder.write(colour, rows)
 
 
 def _seams(plan: Plan, origins: Sequence[int]) -> list[int]:

@@ -151,7 +151,7 @@ def open_source(image: bytes, params: ResolvedParams, limits: ImageLimits) -> So
     picture = decode_contained(image, limits)
     colour = picture.colour
     if params.denoise > 0:
-        colour = denoise(colour, params.denoise)
+        colour = denoise(colour, params.denoise, picture.alpha)
     return Source(colour, picture.alpha, picture.traits)
 
 

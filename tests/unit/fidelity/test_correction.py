@@ -35,7 +35,7 @@ def picture(height, width, seed=0):
 def corrected(source, result, strength=1.0, rounds=3, color_fix=ColorFix.NONE):
     height, width = result.shape[:2]
     found = Correction(source, height, width, strength, rounds, color_fix)
-    return found.apply(result, 0, 0, height)
+    return np.concatenate(list(found.add(result)))
 
 
 @pytest.mark.parametrize(("small", "large"), SIZES)
@@ -57,14 +57,25 @@ def test_rounds_on_the_small_grid_are_those_on_the_large_one(small, large, round
 def test_where_bands_are_cut_makes_no_difference(size, color_fix, rounds, cuts):
     (small, large) = size
     source, result = to_levels(picture(*small)), picture(*large, seed=2)
+    whole = corrected(source, result, 0.7, rounds, color_fix)
     correction = Correction(source, *large, 0.7, rounds, color_fix)
-    whole = correction.apply(result, 0, 0, large[0])
     edges = sorted({0, large[0], *np.minimum(np.cumsum(cuts), large[0]).tolist()})
-    for top, bottom in pairwise(edges):
-        first = max(top - correction.halo_px, 0)
-        rows = result[first : bottom + correction.halo_px]
-        band = correction.apply(rows, first, top, bottom)
-        np.testing.assert_allclose(band, whole[top:bottom], atol=1e-6)
+    bands = [band for top, bottom in pairwise(edges) for band in correction.add(result[top:bottom])]
+    np.testing.assert_allclose(np.concatenate(bands), whole, atol=1e-6)
+
+
+@pytest.mark.parametrize("color_fix", ColorFix)
+def test_rows_are_let_go_of_as_others_come(color_fix):
+    height, width = 6000, 64
+    source, rows = to_levels(picture(height // 4, width // 4)), picture(64, width, seed=3)
+    correction = Correction(source, height, width, 1.0, 3, color_fix)
+    most = given_rows = 0
+    for top in range(0, height, 64):
+        for band in correction.add(rows[: min(64, height - top)]):
+            given_rows += len(band)
+        most = max(most, top + 64 - given_rows)
+    assert given_rows == height
+    assert most <= 450  # what is known of a row lies no deeper
 
 
 @pytest.mark.parametrize("scale", [1, 2, 4, 8])
@@ -95,8 +106,8 @@ def test_nothing_asked_for_is_the_clip_alone():
     source, result = to_levels(picture(8, 8)), picture(32, 32, seed=1) * np.float32(1.5)
     correction = Correction(source, 32, 32, 0.0, 3, ColorFix.NONE)
     assert not correction.acts
-    assert correction.halo_px == 0
-    np.testing.assert_array_equal(correction.apply(result, 0, 0, 32), np.clip(result, 0, 1))
+    (found,) = correction.add(result)
+    np.testing.assert_array_equal(found, np.clip(result, 0, 1))
 
 
 def test_the_input_is_not_touched():

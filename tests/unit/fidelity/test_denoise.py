@@ -90,6 +90,17 @@ def test_noise_is_estimated(sigma: float):
     assert noise_of(noisy(scene(), sigma)) * 255 == pytest.approx(sigma, rel=0.25)
 
 
+@pytest.mark.parametrize("sigma", [2, 5, 10])
+def test_noise_is_looked_for_in_what_is_seen(sigma: float):
+    source = noisy(scene(), sigma)
+    alpha = np.full(source.shape[:2], 65535, np.uint16)
+    half = source.shape[1] // 2
+    smooth = np.linspace(20000, 30000, half)[None, :, None]  # a fill: smooth, and not even
+    source[:, :half], alpha[:, :half] = smooth, 0
+    assert noise_of(source, alpha) * 255 == pytest.approx(sigma, rel=0.25)
+    assert noise_of(source, np.zeros_like(alpha)) == 0
+
+
 def test_a_drawn_picture_has_no_noise():
     assert noise_of(np.full((64, 64, 3), 1000, np.uint16)) == 0
 

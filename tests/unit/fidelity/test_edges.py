@@ -41,6 +41,29 @@ def test_equal_edges_agree():
     assert found.value() == 0
 
 
+@pytest.mark.parametrize("size", [(40, 50), (41, 51), (1, 9)])
+def test_places_count_by_their_weight(size):
+    one, other, weight = np.random.default_rng(2).random((3, *size), dtype=np.float32)
+    plain, even, weighed = (EdgeAgreement(*size, weighed=bool(n)) for n in range(3))
+    plain.add(one, other)
+    for top in range(0, size[0], 7):
+        rows = slice(top, top + 7)
+        weighed.add(one[rows], other[rows], weight[rows])
+    even.add(one, other, np.ones(size, np.float32))
+    if not any(side % 2 for side in size):  # a border that is filled up counts by what is there
+        assert even.value() == pytest.approx(plain.value(), abs=1e-6)
+    assert weighed.value() != pytest.approx(plain.value(), abs=1e-6)
+
+
+def test_edges_of_no_weight_do_not_count():
+    one = np.random.default_rng(3).random((32, 32), dtype=np.float32)
+    other, weight = one.copy(), np.ones((32, 32), np.float32)
+    other[:, :12], weight[:, :16] = 0, 0
+    found = EdgeAgreement(32, 32, weighed=True)
+    found.add(one, other, weight)
+    assert found.value() == pytest.approx(0, abs=1e-6)
+
+
 def energy(result, source, rows=(), columns=()):
     steps = []
     for plane in (result, source):

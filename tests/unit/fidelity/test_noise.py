@@ -143,3 +143,17 @@ def test_a_drawing_on_the_grid_of_blocks_is_no_jpeg(pixel_px: int):
     drawn = np.random.default_rng(0).integers(0, 256, (256 // pixel_px, 256 // pixel_px, 3))
     picture = drawn.repeat(pixel_px, 0).repeat(pixel_px, 1).astype(np.uint16) * np.uint16(257)
     assert judge_source(picture).blocking < 0.1
+
+
+@pytest.mark.parametrize("sigma", [0, 5, 10])
+def test_what_is_hidden_tells_nothing(sigma):
+    source, alpha = noisy(sigma), np.full((96, 128), 65535, np.uint16)
+    source[:40], alpha[:40] = 30000, 0  # as smooth as a fill is
+    source[:, 100:], alpha[:, 100:] = 30000, 0
+    assert judge_source(source, alpha).noise * 255 == pytest.approx(sigma, abs=max(0.25 * sigma, 1))
+    assert judge_source(source, np.zeros_like(alpha)) == SourceFaults(0.0, 0.0)
+
+
+def test_a_picture_that_is_seen_whole_is_judged_as_without_transparency():
+    source = noisy(5)
+    assert judge_source(source, np.full((96, 128), 65535, np.uint16)) == judge_source(source)

@@ -19,10 +19,12 @@ def pair(small, large, noise=0.05):
     return source, np.clip(resize(from_levels(source), *large) + drawn, 0, 1).astype(np.float32)
 
 
-def measured(source, result, band=1000, rows=(), columns=()):
-    measuring = Measuring(source, *result.shape[:2], rows, columns)
+def measured(source, result, band=1000, rows=(), columns=(), alpha=None):
+    measuring = Measuring(source, *result.shape[:2], rows, columns, alpha)
+    shown = None if alpha is None else resize(from_levels(alpha), *result.shape[:2])
     for top in range(0, len(result), band):
-        measuring.add(result[top : top + band], top)
+        seen = None if shown is None else shown[top : top + band]
+        measuring.add(result[top : top + band], top, seen)
     return measuring.end()
 
 
@@ -89,3 +91,57 @@ def test_bands_that_do_not_follow_are_refused():
     measuring.add(result[:32], 0)
     with pytest.raises(ValueError, match="of 16 rows of the source were compared"):
         measuring.end()
+
+
+# Transparency
+
+
+def veiled(height=64, width=80):
+    """The left half hidden, a soft edge, the rest seen."""
+    return to_levels(
+        np.clip(np.linspace(-1, 2, width, dtype=np.float32), 0, 1) * np.ones((height, 1))
+    )
+
+
+def test_what_is_hidden_counts_for_nothing():
+    source, result = pair((64, 80), (256, 320), noise=0.02)
+    alpha = veiled()
+    spoilt = result.copy()
+    spoilt[:, :80] = np.random.default_rng(1).random((256, 80, 3), dtype=np.float32)
+    borders = [128], [40, 200]
+    one, other = (measured(source, r, 50, *borders, alpha) for r in (result, spoilt))
+    for name in Measures.__slots__:
+        assert getattr(one, name) == pytest.approx(getattr(other, name), rel=2e-3), name
+    assert measured(source, spoilt, 50, *borders).lr_psnr_db < one.lr_psnr_db - 5
+
+
+def test_an_empty_surrounding_does_not_flatter():
+    source, result = pair((64, 80), (256, 320))
+    wide_source, wide_result = (
+        np.pad(pixels, ((len(pixels),) * 2, (pixels.shape[1],) * 2, (0, 0)), mode="edge")
+        for pixels in (source, result)
+    )
+    alpha = np.zeros((192, 240), np.uint16)
+    alpha[64:128, 80:160] = 65535
+    wide = measured(wide_source, wide_result, 50, alpha=alpha)
+    whole = measured(source, result, 50)
+    assert wide.lr_psnr_db == pytest.approx(whole.lr_psnr_db, abs=1)  # else 9 dB more
+    assert wide.color_error_mean == pytest.approx(whole.color_error_mean, rel=0.05)
+    assert wide.color_error_p99 == pytest.approx(whole.color_error_p99, rel=0.1)
+    assert wide.edge_agreement == pytest.approx(whole.edge_agreement, rel=0.1)
+
+
+@pytest.mark.parametrize("level", [1, 32768, 65535])
+def test_one_transparency_all_over_changes_no_number(level):
+    source, result = pair((64, 80), (256, 320))
+    alpha = np.full((64, 80), level, np.uint16)
+    veil, whole = measured(source, result, 50, alpha=alpha), measured(source, result, 50)
+    assert veil.lr_psnr_db == pytest.approx(whole.lr_psnr_db, abs=1e-3)
+    assert veil.color_error_mean == pytest.approx(whole.color_error_mean, rel=1e-3)
+    assert veil.color_error_p99 == pytest.approx(whole.color_error_p99, abs=0.02)
+
+
+def test_where_nothing_is_seen_all_counts_alike():
+    source, result = pair((16, 16), (64, 64))
+    hidden = measured(source, result, 50, [32], [32], np.zeros((16, 16), np.uint16))
+    assert hidden == measured(source, result, 50, [32], [32])

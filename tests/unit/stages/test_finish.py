@@ -86,7 +86,7 @@ def test_corrected_in_bands_is_corrected_at_once(fidelity: float):
     correction = Correction(
         source.colour, size.height, size.width, fidelity, rounds, ColorFix.WAVELET
     )
-    whole = correction.apply(blend(drifted, plan), 0, 0, size.height)
+    whole = np.concatenate(list(correction.add(blend(drifted, plan))))
     result = decode(finished(plan, asked, source, drifted).image, LIMITS)
     difference = result.colour.astype(int) - to_levels(whole)
     assert (
