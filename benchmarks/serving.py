@@ -55,7 +55,7 @@ def tiles_of(images: list[bytes]) -> Iterator[list[tuple[TileTask, TileInputs]]]
     for number, image in enumerate(images):
         params = resolve(UpscaleParams(seed=number), model, drawn_seed=0)
         prepared: Any = prepare(image, {}, params, model, ImageLimits(), None)
-        found, source = prepared
+        found, _, source = prepared
         crops = [
             c
             for row in range(len(found.plan.tops))

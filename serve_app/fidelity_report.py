@@ -31,4 +31,7 @@ class FidelityReport(Contract):
     tiles_replaced: int = Field(
         description="Garbage tiles given up: the plain resize stands there."
     )
+    faces: int = Field(
+        0, description="Faces found, whose tiles were drawn with less strength; 0 if not asked for."
+    )
     warnings: tuple[str, ...] = Field((), description="What a person should know of, in sentences.")

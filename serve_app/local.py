@@ -53,8 +53,8 @@ class LocalPreparer:
 
         def work() -> Prepared:
             found: Any = prepare(*pictures, params, model, self._limits, self._depth)
-            outline, source, *drawn = found
-            return Prepared(outline, source, drawn)
+            outline, faces, source, *drawn = found
+            return Prepared(outline, faces, source, drawn)
 
         return await asyncio.to_thread(work)
 

@@ -179,6 +179,10 @@ class UpscaleParams(Contract):
         None,
         description="Enlarge all frames of a moving picture, not the first alone; false if absent.",
     )
+    face_safe: bool | None = Field(
+        None,
+        description="Halve `strength` where a face is found, to stay nearer to the source; false if absent.",
+    )
 
     @field_validator("bit_depth")
     @classmethod
@@ -238,6 +242,7 @@ _IN_WORDS = {
     "keep_metadata": "true or false",
     "keep_gps": "true or false",
     "animated": "true or false",
+    "face_safe": "true or false",
     "controls": "a list of at most 8 objects",
 }
 

@@ -14,7 +14,7 @@ from serve_app.contracts import ModelInfo, ResolvedParams, UpscaleRequest
 from serve_app.engine.task import TileTask
 from serve_app.imaging.frames import Frames
 from serve_app.stages.finish import Finished
-from serve_app.stages.prepare import Outline
+from serve_app.stages.prepare import Faces, Outline
 
 PixelsRef = Any  # pixels here, or a reference to pixels elsewhere; only carried from part to part
 PromptRef = Any  # a prompt's embeddings, likewise
@@ -26,11 +26,13 @@ class Prepared:
 
     Attributes:
         outline: Its size and its plan.
+        faces: Which tiles show one.
         source: The decoded source, for the strips and the finish.
         drawn: The whole picture of each control but `upscale`, in the request's order.
     """
 
     outline: Outline
+    faces: Faces
     source: PixelsRef
     drawn: Sequence[PixelsRef]
 

@@ -57,6 +57,7 @@ class ResolvedParams(Contract):
     keep_gps: bool
     max_pixels: int | None
     animated: bool = False
+    face_safe: bool = False
 
     @property
     def all_controls(self) -> tuple[ResolvedControl, ...]:
@@ -84,6 +85,7 @@ _OUTPUT_GAPS: dict[str, Any] = {
     "keep_gps": False,
     "max_pixels": None,
     "animated": False,
+    "face_safe": False,
 }
 
 

@@ -164,7 +164,8 @@ class Conductor:
         plan = prepared.outline.plan
         ledger = Ledger(plan.count, params.steps, on_progress)
         clock.lap("prepare")
-        sender = TileSender(self._denoiser, job, prompts, ledger, self._settings.tile_retries)
+        retries, gentle = self._settings.tile_retries, prepared.faces.tiles
+        sender = TileSender(self._denoiser, job, prompts, ledger, retries, gentle)
         async with self._finisher.begin(prepared, params, job.model) as finishing:
             ledger.report("denoise")
             await self._denoise_all(job, prepared, sender, finishing)
@@ -173,7 +174,7 @@ class Conductor:
             end = finishing.keep if keep else finishing.end
             finished = await self._again(job, "finish", end)
         clock.lap("finish")
-        report = _report(finished, ledger)
+        report = _report(finished, ledger, prepared.faces.count)
         return Enlarged(prepared.outline, finished.image, report, plan.count)
 
     async def _begin(self, job: Job) -> tuple[Prepared, list[PromptRef]]:
@@ -230,7 +231,7 @@ class Conductor:
         self._in_progress += 1
 
 
-def _report(finished: Finished, ledger: Ledger) -> FidelityReport:
+def _report(finished: Finished, ledger: Ledger, faces: int) -> FidelityReport:
     """What was measured, and what was done about tiles."""
     warnings = tuple(
         f"tile {index} came out as garbage {1 + GARBAGE_RETRIES} times; the plain resize stands there"
@@ -240,6 +241,7 @@ def _report(finished: Finished, ledger: Ledger) -> FidelityReport:
         update={
             "tiles_retried": ledger.retried,
             "tiles_replaced": len(ledger.replaced),
+            "faces": faces,
             "warnings": (*finished.report.warnings, *warnings),
         }
     )

@@ -73,6 +73,7 @@ def fetch_packages(work: Path, debs: Path | None = None) -> Path:
     if not missing:
         return photos
     store.mkdir(parents=True, exist_ok=True)
+    photos.mkdir(parents=True, exist_ok=True)  # dpkg-deb makes one folder, not its parents
     to_download = [name for name in missing if not list(store.glob(f"{name}_*.deb"))]
     if shutil.which("dpkg-deb") is None or (to_download and shutil.which("apt-get") is None):
         raise MissingPackagesError(

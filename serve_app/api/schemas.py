@@ -44,6 +44,7 @@ EXAMPLE_PARAMS: JsonDict = {
     "keep_gps": False,
     "max_pixels": None,
     "animated": False,
+    "face_safe": False,
 }
 
 

@@ -41,3 +41,4 @@ class Options(TypedDict, total=False):
     keep_gps: bool
     max_pixels: int
     animated: bool
+    face_safe: bool

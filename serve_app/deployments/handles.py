@@ -112,9 +112,9 @@ class RayPreparer:
         """See `parts.Preparer`."""
         pictures = (request.image, request.control_images)
         async with _stream(self._prepare, *pictures, params, model) as stream:
-            outline = await stream.next()
+            outline, faces = await stream.next(), await stream.next()
             source, *drawn = await stream.rest()
-            return Prepared(outline, source, drawn)
+            return Prepared(outline, faces, source, drawn)
 
     async def split(
         self, request: UpscaleRequest, params: ResolvedParams, model: ModelInfo

@@ -13,7 +13,7 @@ from serve_app.levels import Levels
 from serve_app.settings import Settings
 from serve_app.stages.animate import split
 from serve_app.stages.enlarge import Source
-from serve_app.stages.prepare import Outline, prepare, strip
+from serve_app.stages.prepare import Faces, Outline, prepare, strip
 from serve_app.tiling.grid import Plan
 
 
@@ -38,8 +38,8 @@ class Preprocess:
         control_images: Mapping[str, bytes],
         params: ResolvedParams,
         model: ModelInfo,
-    ) -> Iterator[Outline | Source | Levels | None]:
-        """Yields the outline, the decoded source, and the picture of each control but `upscale`."""
+    ) -> Iterator[Outline | Faces | Source | Levels | None]:
+        """Yields the outline, the faces, the decoded source, and the picture of each control but `upscale`."""
         yield from prepare(image, control_images, params, model, self._limits, self._depth)
         yield None
 

@@ -13,6 +13,7 @@ import numpy as np
 from serve_app.contracts import UPSCALE, ModelInfo, ResolvedParams
 from serve_app.controls.pictures import DepthEstimator, draw
 from serve_app.errors import InvalidParameter, TooLarge
+from serve_app.faces import can_find, find_faces
 from serve_app.fidelity.denoise import denoise
 from serve_app.imaging.codec import Picture
 from serve_app.imaging.formats import check_size, stored_bits
@@ -22,7 +23,7 @@ from serve_app.levels import Levels, from_levels, to_levels
 from serve_app.settings import ImageLimits
 from serve_app.stages.enlarge import Source, enlarged_rows
 from serve_app.tiling.geometry import Size, result_size
-from serve_app.tiling.grid import Plan, make_plan, mirrored
+from serve_app.tiling.grid import Plan, make_plan, mirrored, showing
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,19 @@ class Outline:
     plan: Plan
 
 
+@dataclass(frozen=True, slots=True)
+class Faces:
+    """What was found of faces, where that was asked for: small, travels by value.
+
+    Attributes:
+        count: How many.
+        tiles: The indices of the tiles that show one.
+    """
+
+    count: int = 0
+    tiles: frozenset[int] = frozenset()
+
+
 def prepare(
     image: bytes,
     control_images: Mapping[str, bytes],
@@ -40,7 +54,7 @@ def prepare(
     model: ModelInfo,
     limits: ImageLimits,
     depth: DepthEstimator | None,
-) -> Iterator[Outline | Source | Levels]:
+) -> Iterator[Outline | Faces | Source | Levels]:
     """Reads a request's pictures.
 
     Args:
@@ -52,7 +66,7 @@ def prepare(
         depth: Estimates depth, where the model offers it.
 
     Yields:
-        The outline, the decoded source, then the picture of each control but `upscale`, whole.
+        The outline, the faces, the decoded source, then the picture of each control but `upscale`, whole.
 
     Raises:
         RequestError: something cannot be read or is over a limit; all headers are judged before the first item.
@@ -61,6 +75,7 @@ def prepare(
     check_controls(control_images, params, model, limits)
     yield found
     source = open_source(image, params, limits)
+    yield look_for_faces(source, params, found.plan)
     yield source
     given = open_controls(control_images, limits)
     yield from draw_controls(source, found.plan.result, params, model, given, depth)
@@ -86,6 +101,12 @@ def outline_of(
     source: Size, params: ResolvedParams, model: ModelInfo, limits: ImageLimits, frames: int = 1
 ) -> Outline:
     """Plans the tiles of a picture of which only the size is known; see `outline`."""
+    if params.face_safe and not can_find():
+        raise InvalidParameter(
+            "face_safe: this server has no detector of faces, since dlib has no build for its machine",
+            field="face_safe",
+            allowed="absent or false",
+        )
     result = result_size(source, params)
     check_pixels(result, params, limits, frames)
     check_size(params.output_format, result.height, result.width)
@@ -153,6 +174,15 @@ def open_source(image: bytes, params: ResolvedParams, limits: ImageLimits) -> So
     if params.denoise > 0:
         colour = denoise(colour, params.denoise, picture.alpha)
     return Source(colour, picture.alpha, picture.traits)
+
+
+def look_for_faces(source: Source, params: ResolvedParams, plan: Plan) -> Faces:
+    """Looks for faces if that is asked for, and says which tiles show them."""
+    if not params.face_safe:
+        return Faces()
+    places = find_faces(source.colour)
+    height, width = source.colour.shape[:2]
+    return Faces(len(places), showing(plan, Size(height, width), places))
 
 
 def open_controls(control_images: Mapping[str, bytes], limits: ImageLimits) -> dict[str, Levels]:

@@ -7,6 +7,7 @@ Every origin is a multiple of `align_px`, so that a tile's latents are a crop of
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,6 +73,29 @@ def make_plan(result: Size, tile_px: int, overlap_px: int, align_px: int) -> Pla
         overlap_px,
         _origins(canvas.height, tile_px, overlap_px),
         _origins(canvas.width, tile_px, overlap_px),
+    )
+
+
+def showing(plan: Plan, source: Size, places: Iterable[Tile]) -> frozenset[int]:
+    """Which tiles show some of these places.
+
+    Args:
+        plan: Where the tiles lie.
+        source: Size of the source.
+        places: Rectangles in px of the source.
+
+    Returns:
+        Indices into `plan.tiles`.
+    """
+    down, across = plan.result.height / source.height, plan.result.width / source.width
+    return frozenset(
+        index
+        for place in places
+        for index, tile in enumerate(plan.tiles)
+        if place.top * down < tile.bottom
+        and tile.top < place.bottom * down
+        and place.left * across < tile.right
+        and tile.left < place.right * across
     )
 
 

@@ -85,6 +85,9 @@ class Form:
             label="Weight of the negative prompt",
             visible=steers,
         )
+        made["face_safe"] = gr.Checkbox(
+            False, label="Gentle with faces", info="Half the creativity where a face is found."
+        )
         with gr.Row():
             made["seed"] = gr.Textbox(
                 "", label="Seed", info="Empty draws one.", max_lines=1, scale=3, min_width=120
@@ -144,6 +147,7 @@ class Form:
         base = {n: defaults[n] for n in ("scale", "output_format", "true_cfg_scale", *_SLIDERS)}
         chosen = self._offer.presets.get(preset, UpscaleParams())
         given = chosen.model_dump(mode="json", exclude_none=True)
+        base["face_safe"] = False
         return base | {name: value for name, value in given.items() if name in base}
 
 

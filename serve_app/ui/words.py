@@ -138,6 +138,7 @@ def _judged(report: Mapping[str, Any]) -> list[str]:
 def _numbers(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     if not report:
         return []
+    faces = [("Faces that were spared", str(report["faces"]))] if report.get("faces") else []
     return [
         ("PSNR, scaled down", f"{report['lr_psnr_db']:.1f} dB"),
         (
@@ -148,6 +149,7 @@ def _numbers(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Seam energy", f"{report['seam_energy']:.2f}"),
         ("Tied to the source", f"{report['fidelity']:.2f}"),
         ("Noise of the source", f"{report['noise']:.3f}"),
+        *faces,
     ]
 
 

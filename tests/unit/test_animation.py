@@ -25,7 +25,7 @@ from serve_app.imaging.frames import Frames
 from serve_app.parts import Prepared
 from serve_app.settings import RequestSettings
 from serve_app.stages.finish import Finished
-from serve_app.stages.prepare import Outline
+from serve_app.stages.prepare import Faces, Outline
 from serve_app.testing import FAKE_MODEL
 from serve_app.testing_engine import IdentityDenoiser
 from serve_app.upscale import Conductor
@@ -55,7 +55,7 @@ class Reel(Ends):
         self, request: UpscaleRequest, params: ResolvedParams, model: ModelInfo
     ) -> Prepared:
         self.prepared.append((request.image, params))
-        return Prepared(Outline(SOURCE, PLAN), request.image, [])
+        return Prepared(Outline(SOURCE, PLAN), Faces(), request.image, [])
 
     def begin(self, prepared: Prepared, params: ResolvedParams, model: ModelInfo) -> Any:
         return _Making(self, prepared.source)
@@ -251,6 +251,7 @@ def test_each_number_is_that_of_the_worst_frame():
         "blocking": 0.3,
         "tiles_retried": 3,
         "tiles_replaced": 0,
+        "faces": 0,
         "warnings": (),
     }
     assert (found.image, found.tiles, found.frames) == (b"all", 18, 4)

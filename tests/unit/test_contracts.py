@@ -61,6 +61,7 @@ CHOICES = {
     "keep_metadata": ("false", "perhaps", "true or false"),
     "keep_gps": ("true", "2", "true or false"),
     "animated": ("true", "gif", "true or false"),
+    "face_safe": ("true", "smile", "true or false"),
 }
 
 

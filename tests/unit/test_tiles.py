@@ -75,7 +75,13 @@ class Sent:
         ledger: What was counted.
     """
 
-    def __init__(self, denoiser: IdentityDenoiser, most_retries: int = 3) -> None:
+    def __init__(
+        self,
+        denoiser: IdentityDenoiser,
+        most_retries: int = 3,
+        gentle: frozenset[int] = frozenset(),
+    ) -> None:
+        self._gentle = gentle
         self.reports: list[Progress] = []
         self.ledger = Ledger(PLAN.count, STEPS, self.reports.append)
         self._denoiser = denoiser
@@ -92,7 +98,9 @@ class Sent:
         )
         deadline = asyncio.get_running_loop().time() + 50
         job = Job(request, resolve(asked, FAKE_MODEL, drawn_seed=0), FAKE_MODEL, deadline)
-        sender = TileSender(self._denoiser, job, ["<a>"], self.ledger, self._most_retries)
+        sender = TileSender(
+            self._denoiser, job, ["<a>"], self.ledger, self._most_retries, self._gentle
+        )
         return await sender.send(INDEX, PLAN.tiles[INDEX], CROPS)
 
     def assert_told_to_the_end(self) -> None:
@@ -196,3 +204,16 @@ def test_derived_seeds_are_seeds_and_differ():
     assert Counter(seeds).most_common(1)[0][1] == 1
     assert all(0 <= seed <= MAX_SEED for seed in seeds)
     assert derived_seed(7, 3, 1) == derived_seed(7, 3, 1) != derived_seed(7, 1, 3)
+
+
+# Faces
+
+
+@pytest.mark.parametrize(("gentle", "strength"), [({INDEX}, 0.5), ({INDEX + 1}, 1), ((), 1)])
+async def test_a_tile_that_shows_a_face_is_drawn_with_half_the_strength(
+    gentle: Any, strength: float
+):
+    denoiser = Computing(GARBAGE, LOST)
+    await Sent(denoiser, gentle=frozenset(gentle)).pixels()
+    assert [task.params.strength for task in denoiser.tasks] == [strength] * 3
+    assert denoiser.seeds == [SEED] + [derived_seed(SEED, INDEX, 1)] * 2

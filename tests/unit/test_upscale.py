@@ -34,7 +34,7 @@ from serve_app.errors import (
 from serve_app.parts import Prepared
 from serve_app.settings import RequestSettings
 from serve_app.stages.finish import Finished
-from serve_app.stages.prepare import Outline
+from serve_app.stages.prepare import Faces, Outline
 from serve_app.testing import FAKE_MODEL
 from serve_app.testing_engine import IdentityDenoiser
 from serve_app.tiling.geometry import Size
@@ -66,13 +66,14 @@ class Ends:
         self.error = error
         self.plan = plan
         self.strips: list[int] = []
+        self.faces = Faces()
 
     async def prepare(
         self, request: UpscaleRequest, params: ResolvedParams, model: ModelInfo
     ) -> Prepared:
         if self.error is not None:
             raise self.error
-        return Prepared(Outline(SOURCE, self.plan), "source", [])
+        return Prepared(Outline(SOURCE, self.plan), self.faces, "source", [])
 
     async def strip(
         self, prepared: Prepared, params: ResolvedParams, row: int

@@ -44,6 +44,7 @@ EVERY: dict[str, object] = {
     "keep_gps": True,
     "max_pixels": 10**9,
     "animated": True,
+    "face_safe": True,
 }
 
 

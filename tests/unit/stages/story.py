@@ -52,7 +52,7 @@ def prepared(
     limits: ImageLimits = LIMITS,
 ) -> tuple[Plan, Source, list[Levels]]:
     """The plan, the source, and the crops of all tiles."""
-    found, source, *drawn = prepare(image, control_images or {}, asked, model, limits, depth)
+    found, _, source, *drawn = prepare(image, control_images or {}, asked, model, limits, depth)
     plan, opened = cast(Outline, found).plan, cast(Source, source)
     pictures = cast(list[Levels], drawn)
     rows = range(len(plan.tops))

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from skimage import data
 
+from serve_app import faces
 from serve_app.contracts import ControlInfo, ResolvedParams, UpscaleParams, resolve
 from serve_app.controls.canny import canny
 from serve_app.errors import (
@@ -22,7 +24,7 @@ from serve_app.imaging.inspect import ALLOWED_FORMATS
 from serve_app.levels import Levels, from_levels, to_levels
 from serve_app.resample import resize
 from serve_app.settings import ImageLimits
-from serve_app.stages.prepare import open_source, outline, prepare
+from serve_app.stages.prepare import Faces, open_source, outline, prepare
 from serve_app.testing import photo_like, png_bytes
 from serve_app.tiling.geometry import Size
 from serve_app.tiling.grid import Plan, make_plan
@@ -259,3 +261,38 @@ def test_noise_is_taken_away_before_anything_else():
     _, clean, crops = prepared(image, params(scale=1, denoise=1))
     assert clean.colour.std() < 0.9 * noisy.colour.std()
     assert np.array_equal(crops[0][:32, :32], clean.colour[:32, :32])
+
+
+# Faces
+
+
+def faces_of(picture: np.ndarray, **asked: Any) -> tuple[Plan, Faces]:
+    found, shown, *_ = prepare(png_bytes(picture), {}, params(**asked), MODEL, LIMITS, None)
+    return found.plan, shown
+
+
+def test_the_tiles_that_show_a_face_are_told():
+    picture = np.ascontiguousarray(data.astronaut()[::2, ::2])
+    plan, shown = faces_of(picture, scale=1.5, face_safe=True)
+    assert shown.count == 1
+    tiles = [plan.tiles[index] for index in shown.tiles]
+    assert 0 < len(tiles) < plan.count / 4
+    nose = (60 * 1.5, 111 * 1.5)
+    assert any(
+        tile.top <= nose[0] < tile.bottom and tile.left <= nose[1] < tile.right for tile in tiles
+    )
+    assert all(tile.top < 220 * 0.75 for tile in tiles)
+
+
+def test_nobody_looks_for_faces_unasked(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(faces, "_detector", None)
+    assert faces_of(data.astronaut())[1] == Faces()
+    assert faces_of(data.coffee()[:50, :50])[1] == Faces()
+
+
+def test_a_server_without_the_detector_says_so(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("serve_app.stages.prepare.can_find", lambda: False)
+    with pytest.raises(InvalidParameter, match="no detector") as caught:
+        outline(png_bytes(PICTURE), params(face_safe=True), MODEL, LIMITS)
+    assert caught.value.field == "face_safe"
+    outline(png_bytes(PICTURE), params(), MODEL, LIMITS)

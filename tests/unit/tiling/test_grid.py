@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import numpy as np
@@ -9,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serve_app.tiling.geometry import Size
-from serve_app.tiling.grid import Plan, make_plan
+from serve_app.tiling.geometry import Size, Tile
+from serve_app.tiling.grid import Plan, make_plan, showing
 from tests.unit.tiling.layouts import pad_to_canvas, plans
 
 SIZES = [
@@ -124,3 +125,35 @@ def reflected(length: int, padded: int) -> list[int]:
         return [0] * padded
     period = 2 * (length - 1)
     return [min(at % period, period - at % period) for at in range(padded)]
+
+
+@settings(max_examples=200, deadline=None)
+@given(plans(most_px=3000), st.integers(1, 8), st.data())
+def test_a_place_is_shown_by_the_tiles_that_share_a_pixel_with_it(drawn, scale: int, data):
+    plan, _ = drawn
+    source = Size(-(-plan.result.height // scale), -(-plan.result.width // scale))
+    top, left = (data.draw(st.integers(0, side - 1)) for side in (source.height, source.width))
+    height = data.draw(st.integers(1, source.height - top))
+    place = Tile(top, left, height, data.draw(st.integers(1, source.width - left)))
+    down, across = plan.result.height / source.height, plan.result.width / source.width
+    # what a place surely covers of the result, and what it touches at most
+    inner, outer = (np.zeros((plan.canvas.height, plan.canvas.width), bool) for _ in range(2))
+    rows, columns = (
+        (place.top * down, place.bottom * down),
+        (place.left * across, place.right * across),
+    )
+    ends = [(math.ceil(a - 1e-9), math.floor(b + 1e-9)) for a, b in (rows, columns)]
+    inner[slice(*ends[0]), slice(*ends[1])] = True
+    ends = [(math.floor(a + 1e-9), math.ceil(b - 1e-9)) for a, b in (rows, columns)]
+    outer[slice(*ends[0]), slice(*ends[1])] = True
+    least, most = (
+        {i for i, tile in enumerate(plan.tiles) if covered[tile.rows, tile.columns].any()}
+        for covered in (inner, outer)
+    )
+    assert least <= showing(plan, source, [place]) <= most
+
+
+def test_no_place_is_shown_by_no_tile():
+    plan = make_plan(Size(300, 500), tile_px=96, overlap_px=32, align_px=32)
+    assert showing(plan, Size(30, 50), []) == frozenset()
+    assert showing(plan, Size(30, 50), [Tile(0, 0, 30, 50)]) == frozenset(range(plan.count))

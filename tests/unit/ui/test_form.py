@@ -36,6 +36,16 @@ def test_what_was_touched_is_sent():
     assert found == UpscaleParams(scale=2, seed=7, output_format="webp")
 
 
+def test_faces_are_spared_where_a_person_or_a_preset_says_so():
+    made = form()
+    assert made.read(told(made, face_safe=True)) == UpscaleParams(face_safe=True)
+    presets = {"people": UpscaleParams(face_safe=True)}
+    made = form(Offer(models=(FAKE_MODEL,), presets=presets))
+    assert True in made.moved("people")
+    given = told(made, preset="people", face_safe=False)
+    assert made.read(given) == UpscaleParams(preset="people", face_safe=False)
+
+
 def test_a_target_size_takes_the_scales_place():
     made = form()
     assert made.read(told(made, scale=2, width=800, by=BY_SIZE)) == UpscaleParams(width=800)
