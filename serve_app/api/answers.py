@@ -5,7 +5,6 @@ It refuses to know how the choice between them was made (`negotiation`) and how 
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import re
 from pathlib import PurePosixPath
@@ -14,6 +13,7 @@ from urllib.parse import quote
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from serve_app.api.pace import Pace
 from serve_app.api.schemas import UpscaleAnswer
 from serve_app.contracts import FidelityReport, UpscaleResult
 
@@ -31,7 +31,6 @@ FIDELITY_HEADERS = {
 WARNINGS_HEADER = "X-Fidelity-Warnings"
 _LONGEST_NAME = 80
 _PIECE_BYTES = 2**20
-_PAUSE_S = 0.002  # Ray Serve's queue has no bound: without a pause all pieces would wait in it
 
 
 class InPieces(Response):
@@ -41,10 +40,11 @@ class InPieces(Response):
         """Sends it."""
         start = {"type": "http.response.start", "status": self.status_code}
         await send(start | {"headers": self.raw_headers})
+        pace = Pace()
         for at in range(0, len(self.body), _PIECE_BYTES):
             piece = bytes(self.body[at : at + _PIECE_BYTES])
             await send({"type": "http.response.body", "body": piece, "more_body": True})
-            await asyncio.sleep(_PAUSE_S)
+            await pace.after(piece)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

@@ -5,7 +5,6 @@ It refuses to know who made them.
 
 from __future__ import annotations
 
-import asyncio
 import re
 import zipfile
 from collections.abc import AsyncIterator
@@ -17,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from serve_app.api.answers import fidelity_headers, server_timing
+from serve_app.api.pace import Pace
 from serve_app.contracts import FidelityReport
 from serve_app.errors import WrongState
 from serve_app.jobs.blobs import Blobs
@@ -24,7 +24,6 @@ from serve_app.jobs.records import ItemRecord, ResultRecord
 from serve_app.jobs.states import ItemStatus
 from serve_app.jobs.store import Store
 
-_PAUSE_S = 0.002  # Ray Serve's queue has no bound: without a pause all pieces would wait in it
 _PAGE = 100
 _LONGEST_NAME = 80
 
@@ -58,10 +57,11 @@ async def blob_response(
     first = await anext(pieces, b"")
 
     async def body() -> AsyncIterator[bytes]:
+        pace = Pace()
         yield first
         async for piece in pieces:
             yield piece
-            await asyncio.sleep(_PAUSE_S)
+            await pace.after(piece)
 
     return StreamingResponse(body(), headers=headers | kept, media_type=media_type)
 
@@ -102,7 +102,7 @@ class _Sink:
 
 
 async def _zipped(store: Store, blobs: Blobs, job_id: str) -> AsyncIterator[bytes]:
-    sink, after, used = _Sink(), -1, set[str]()
+    sink, after, used, pace = _Sink(), -1, set[str](), Pace()
     with zipfile.ZipFile(sink, "w") as archive:  # type: ignore[call-overload]
         while page := await store.items(job_id, ItemStatus.SUCCEEDED, after, _PAGE):
             for item in page:
@@ -113,7 +113,7 @@ async def _zipped(store: Store, blobs: Blobs, job_id: str) -> AsyncIterator[byte
                     async for piece in blobs.stream(item.result.blob):
                         file.write(piece)
                         yield sink.take()
-                        await asyncio.sleep(_PAUSE_S)
+                        await pace.after(piece)
                 after = item.number
     yield sink.take()
 
