@@ -57,7 +57,9 @@ class Facts:
 
     `weighed` means that its colour is stored premultiplied by alpha, which its decoder leaves so. `space` is
     what it names by numbers and what counts more than a profile in it; None where it names none. `gray` means
-    that it has one channel of colour, whatever its decoder makes of it.
+    that it has one channel of colour, whatever its decoder makes of it. `claimed_pixels` are the most that any
+    part of it claims to have, where that may be more than is seen. `window` is left, top, width and height of
+    what is seen of the stored picture, px, where its decoder shall neither crop nor turn it.
     """
 
     height: int
@@ -68,6 +70,8 @@ class Facts:
     weighed: bool = False
     space: Space | None = None
     gray: bool = False
+    claimed_pixels: int = 0
+    window: tuple[int, int, int, int] | None = None
 
 
 class NotRead(ValueError):
