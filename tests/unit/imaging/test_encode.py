@@ -16,8 +16,10 @@ from PIL import Image
 
 from serve_app.contracts import ColorProfile, OutputFormat
 from serve_app.errors import Busy, InvalidParameter
+from serve_app.imaging.codec import decode
 from serve_app.imaging.encode import Encoder, encode
 from serve_app.imaging.provenance import SOFTWARE, read_provenance
+from serve_app.settings import ImageLimits
 from tests.unit.imaging.results import (
     PROVENANCE,
     XMP,
@@ -114,9 +116,21 @@ def test_gray_with_alpha_is_exact(kind, depth):
     np.testing.assert_array_equal(stored, expected)
 
 
-@pytest.mark.parametrize("kind", [OutputFormat.WEBP, OutputFormat.AVIF])
-def test_what_holds_no_gray_with_alpha_holds_it_as_colour(kind):
-    alpha = np.full((40, 56), 0.5, np.float32)
+def test_an_avif_holds_gray_with_alpha():
+    plane, icc = 0.3 + 0.5 * smooth()[:, :, :1], gray_profile(2.2)
+    data = encode(
+        np.repeat(plane, 3, axis=2), plane[:, :, 0], look(OutputFormat.AVIF, gray=True, icc=icc)
+    )
+    assert opened(data).info["icc_profile"] == icc
+    found = decode(data, ImageLimits())
+    assert found.traits.gray
+    assert found.traits.icc == icc
+    assert np.abs(found.colour[:, :, 0] / 65535 - plane[:, :, 0]).max() < 6 / 255
+    assert np.abs(found.alpha / 65535 - plane[:, :, 0]).max() < 6 / 255
+
+
+def test_what_holds_no_gray_with_alpha_holds_it_as_colour():
+    alpha, kind = np.full((40, 56), 0.5, np.float32), OutputFormat.WEBP
     image = opened(encode(smooth(), alpha, look(kind, gray=True, icc=gray_profile(2.2))))
     assert image.mode == "RGBA"
     assert "icc_profile" not in image.info
