@@ -333,6 +333,18 @@ def test_a_tiff_is_read_whole_by_tifffile():
         assert tags["Software"].value == SOFTWARE
 
 
+@pytest.mark.parametrize("dpi", [None, 300])
+def test_a_tiff_says_its_density_as_the_standard_demands(dpi):
+    exif = Image.Exif()
+    if dpi:
+        exif[0x011A], exif[0x011B], exif[0x0128] = float(dpi), float(dpi), 2
+    data = encode(smooth(), None, look(OutputFormat.TIFF, exif=exif.tobytes()[6:] if dpi else None))
+    with tifffile.TiffFile(BytesIO(data)) as file:
+        tags = file.pages[0].tags
+        assert [tags[name].value for name in ("XResolution", "YResolution")] == 2 * [(dpi or 72, 1)]
+        assert tags["ResolutionUnit"].value == 2
+
+
 # Half files
 
 
