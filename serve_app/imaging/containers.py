@@ -24,6 +24,8 @@ _EXIF_PREFIX = b"Exif\0\0"
 _PNG_COLOURS = (b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM")
 _MOST_BRANDS_BYTES = 256
 _LONGEST_COLOUR = 33  # one more than the longest of those that are read; a profile is the decoder's
+_BMP_MASKED = 3
+_BMP_MASKS = ((0x7C00, 0x3E0, 0x1F), (0xF800, 0x7E0, 0x1F))
 _BMP_HEADERS = [struct.pack("<H", size) for size in (12, 40, 52, 56, 64, 108, 124)]
 
 
@@ -230,6 +232,10 @@ def read_bmp(data: bytes) -> Facts:
         width, height, _, bits = struct.unpack_from("<iiHH", data, 18)
     if width < 0:
         raise ValueError(f"its width is {width}")
+    if size >= 40 and bits == 16 and struct.unpack_from("<I", data, 30) == (_BMP_MASKED,):
+        masks = struct.unpack_from("<III", data, 54)
+        if masks not in _BMP_MASKS:
+            raise NotRead("a BMP of 16 bits with masks other than 5, 5, 5 and 5, 6, 5")
     return Facts(abs(height), width, 1, bits == 32, 8)
 
 

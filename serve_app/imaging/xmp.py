@@ -40,11 +40,14 @@ _REPLACED = {
 # Pictures beside the source's and how to put them together: depth, gain, motion. They show what was.
 _STALE = re.compile(
     r"http://ns\.google\.com/photos/1\.0/|http://ns\.adobe\.com/(hdr-gain-map|xap/1\.0/g/img)/"
+    r"|http://ns\.apple\.com/(HDRGainMap|depthData)/"
 )
 _PLACE = re.compile(
     "gps|.*(latitude|longitude|longtitude|altitude|coordinate|location|locality|geo(tag|code|point|hash))"
     "|(lat|long|lon|lng|alt|lat_long|place|placename|coverage)$"
-    "|(city|country|countrycode|countryname|state|province|provincestate|worldregion)$",
+    "|(city|country|countrycode|countryname|state|province|provincestate|worldregion)$"
+    "|(county|municipality|district|town|village|suburb|neighbou?rhood|street|address|post(al)?code|zip(code)?)$"
+    "|(continent|island(group)?|waterbody|highergeography|footprintwkt)$",
     re.IGNORECASE,
 )
 
