@@ -70,6 +70,17 @@ def test_a_bare_rdf_is_wrapped():
     assert values(packet(XMP[start:end]), "rights") == ["Ada & Bob"]
 
 
+@pytest.mark.parametrize("name", ["x:xapmeta", "meta:xmpmeta", "xmpmeta"])
+def test_a_root_by_another_name_is_carried_over(name):
+    declared = f'xmlns{":" * (":" in name)}{name.rpartition(":")[0]}="adobe:ns:meta/"'
+    source = OPEN.replace("x:xmpmeta", name).replace('xmlns:x="adobe:ns:meta/"', declared)
+    about = '<d:rights xmlns:d="http://purl.org/dc/elements/1.1/">Ada</d:rights>'
+    whole = f"{source}<rdf:Description>{about}</rdf:Description>"
+    data = packet(f"{whole}{CLOSE.replace('x:xmpmeta', name)}".encode(), keep_gps=True)
+    assert b">Ada<" in data
+    assert read_properties(data)["version"] == "1"
+
+
 def test_what_an_earlier_run_said_is_replaced():
     again = packet(packet(XMP, seed="1"), seed="2")
     assert values(again, "seed") == ["2"]
