@@ -21,6 +21,7 @@ from serve_app.cli.exits import Exit, UsageError
 from serve_app.contracts import UpscaleParams
 from serve_app.imaging.inspect import inspect
 from serve_app.imaging.provenance import read_provenance
+from serve_app.imaging.spaces import SRGB
 from serve_app.imaging.xmp import read_properties
 from serve_app.models.catalog import DESCRIPTION_FILE, SHIPPED, read_model_info
 from serve_app.settings import ImageLimits
@@ -30,6 +31,7 @@ MOST_BYTES = 2**30
 
 _LIMITS = ImageLimits(upload_bytes=MOST_BYTES, source_pixels=2**62)
 _JXL = (b"\0\0\0\x0cJXL \r\n\x87\n", b"\xff\x0a")  # written, but not read as a source
+_BY_NUMBERS = "none, but colours named by numbers"
 _NOT_REPEATED = ("preset",)  # what it stood for is there with its own names
 
 
@@ -145,7 +147,7 @@ def _facts(data: bytes, name: str) -> dict[str, Any]:
         "width": header.width,
         "height": header.height,
         "bit_depth": header.bit_depth,
-        "profile": _profile(data),
+        "profile": _profile(data) if header.space in (None, SRGB) else _BY_NUMBERS,
     }
 
 

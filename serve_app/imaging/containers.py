@@ -24,6 +24,8 @@ _EXIF_PREFIX = b"Exif\0\0"
 _PNG_COLOURS = (b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM")
 _MOST_BRANDS_BYTES = 256
 _LONGEST_COLOUR = 33  # one more than the longest of those that are read; a profile is the decoder's
+_BMP_MASKED = 3
+_BMP_MASKS = ((0x7C00, 0x3E0, 0x1F), (0xF800, 0x7E0, 0x1F))
 _BMP_HEADERS = [struct.pack("<H", size) for size in (12, 40, 52, 56, 64, 108, 124)]
 
 
@@ -57,7 +59,9 @@ class Facts:
 
     `weighed` means that its colour is stored premultiplied by alpha, which its decoder leaves so. `space` is
     what it names by numbers and what counts more than a profile in it; None where it names none. `gray` means
-    that it has one channel of colour, whatever its decoder makes of it.
+    that it has one channel of colour, whatever its decoder makes of it. `claimed_pixels` are the most that any
+    part of it claims to have, where that may be more than is seen. `window` is left, top, width and height of
+    what is seen of the stored picture, px, where its decoder shall neither crop nor turn it.
     """
 
     height: int
@@ -68,6 +72,8 @@ class Facts:
     weighed: bool = False
     space: Space | None = None
     gray: bool = False
+    claimed_pixels: int = 0
+    window: tuple[int, int, int, int] | None = None
 
 
 class NotRead(ValueError):
@@ -226,6 +232,10 @@ def read_bmp(data: bytes) -> Facts:
         width, height, _, bits = struct.unpack_from("<iiHH", data, 18)
     if width < 0:
         raise ValueError(f"its width is {width}")
+    if size >= 40 and bits == 16 and struct.unpack_from("<I", data, 30) == (_BMP_MASKED,):
+        masks = struct.unpack_from("<III", data, 54)
+        if masks not in _BMP_MASKS:
+            raise NotRead("a BMP of 16 bits with masks other than 5, 5, 5 and 5, 6, 5")
     return Facts(abs(height), width, 1, bits == 32, 8)
 
 

@@ -50,9 +50,7 @@ FORMATS = {
         most_moving_pixels=55_000_000,
     ),
     # libavif reads no longer side unless told to, and neither do most that build on it
-    OutputFormat.AVIF: Format(
-        AvifWriter, 32768, 40_000_000, gray_with_alpha=False, most_moving_pixels=18_000_000
-    ),
+    OutputFormat.AVIF: Format(AvifWriter, 32768, 40_000_000, most_moving_pixels=18_000_000),
     OutputFormat.JXL: Format(JxlWriter, 2**30, 120_000_000, profiles=False),
 }
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 
-from serve_app.imaging.shots import Disposal, Shot
+from serve_app.imaging.shots import Disposal, Shot, bares
 
 _EXTENSION, _PICTURE, _END, _PADDING = 0x21, 0x2C, 0x3B, 0x00
 _CONTROL, _APPLICATION = 0xF9, 0xFF
@@ -54,7 +54,8 @@ def read_gif_blocks(data: bytes) -> Blocks:
     at = 13 + len(shared)
     for _ in range(_MOST_BLOCKS):
         if at >= len(data) or data[at] == _END or len(found.shots) > _MOST_FRAMES:
-            found.transparent = _bares(found, *struct.unpack_from("<HH", data, 6))
+            width, height = struct.unpack_from("<HH", data, 6)
+            found.transparent = bares(found.shots, height, width, found.holed)
             return found
         kind, label = data[at], data[at + 1]
         if kind == _PADDING:
@@ -100,16 +101,6 @@ def _read_picture(data: bytes, at: int, shared: bytes, control: bytes, found: Bl
         Shot(height, width, top, left, delay * _DELAY_MS, disposal, over=True, alone=alone)
     )
     return end
-
-
-def _bares(found: Blocks, width: int, height: int) -> bool:
-    """A canvas is bare at first, and where a frame was cleared, until all of it is drawn on."""
-    parts = [
-        shot.height < height or shot.width < width or at in found.holed
-        for at, shot in enumerate(found.shots)
-    ]
-    cleared = any(shot.disposal is Disposal.CLEAR for shot in found.shots)
-    return any(parts) and (parts[0] or cleared)
 
 
 def _table_bytes(flags: int) -> int:

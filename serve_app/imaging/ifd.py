@@ -4,7 +4,7 @@ Values travel as they are stored, so that nothing is guessed about what a camera
 no sense raises `ValueError`. This module refuses to know what tags mean, but for the two that point to
 further directories.
 
-Source: Adobe, TIFF revision 6.0, section 2; CIPA DC-008 (EXIF) 2.32, section 4.6; the BigTIFF design of
+Source: Adobe, TIFF revision 6.0, section 2; CIPA DC-008 (EXIF) 3.0, section 4.6; the BigTIFF design of
 libtiff.
 """
 
@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import NamedTuple, TypeAlias, Union
 
 ORIENTATION_TAG, EXIF_TAG, GPS_TAG = 0x0112, 0x8769, 0x8825
-BYTE, ASCII, SHORT, LONG, UNDEFINED, LONG8 = 1, 2, 3, 4, 7, 16
+BYTE, ASCII, SHORT, LONG, RATIONAL, UNDEFINED, LONG8 = 1, 2, 3, 4, 5, 7, 16
 _IFD = 13
 
 _BYTES_OF_KIND = {
@@ -33,6 +33,7 @@ _BYTES_OF_KIND = {
     12: 8,
     _IFD: 4,
     16: 8,
+    129: 1,  # a text in UTF-8, of EXIF 3.0
 }
 _CODES = {SHORT: "H", LONG: "L", LONG8: "Q"}
 _MOST_ENTRIES = 1000

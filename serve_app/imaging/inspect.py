@@ -66,6 +66,8 @@ class Header:
         weighed: Whether the decoder hands colour over premultiplied by alpha.
         space: What it names by numbers, which counts more than a profile in it; None where it names none.
         gray: Whether an AVIF or HEIC has one channel of colour.
+        window: Left, top, width and height, px, of what is seen of the stored picture, where that is not left
+            to its decoder; it is then handed over whole and as stored.
     """
 
     format: SourceFormat
@@ -77,6 +79,7 @@ class Header:
     weighed: bool = False
     space: Space | None = None
     gray: bool = False
+    window: tuple[int, int, int, int] | None = None
 
 
 def inspect(data: bytes, limits: ImageLimits, field: str = FIELD) -> Header:
@@ -108,12 +111,14 @@ def inspect(data: bytes, limits: ImageLimits, field: str = FIELD) -> Header:
             field=field,
             allowed=ALLOWED_FORMATS,
         )
-    header = _read(found, data, field)
-    pixels = header.height * header.width
+    facts = _read(found, data, field)
+    header = _header(found, facts)
+    pixels, what = header.height * header.width, f"{header.width}x{header.height} is"
+    if facts.claimed_pixels > pixels:
+        pixels, what = facts.claimed_pixels, "a part of it claims"
     if pixels > limits.source_pixels:
         raise TooLarge(
-            f"{field}: {header.width}x{header.height} is {pixels} pixels, more than the limit of"
-            f" {limits.source_pixels}",
+            f"{field}: {what} {pixels} pixels, more than the limit of {limits.source_pixels}",
             field=field,
             allowed=f"at most {limits.source_pixels} pixels",
         )
@@ -129,7 +134,7 @@ def broken(reason: object, found: SourceFormat, field: str) -> BrokenImage:
     )
 
 
-def _read(found: SourceFormat, data: bytes, field: str) -> Header:
+def _read(found: SourceFormat, data: bytes, field: str) -> Facts:
     try:
         facts = READERS[found](data)
     except NotRead as error:
@@ -142,6 +147,10 @@ def _read(found: SourceFormat, data: bytes, field: str) -> Header:
         raise broken(error, found, field) from None
     if not facts.height or not facts.width:
         raise broken(f"it claims to be {facts.width}x{facts.height} px", found, field)
+    return facts
+
+
+def _header(found: SourceFormat, facts: Facts) -> Header:
     height, width = facts.height, facts.width
     if facts.orientation >= 5:  # 5 to 8 lay the picture on its side
         height, width = width, height
@@ -155,6 +164,7 @@ def _read(found: SourceFormat, data: bytes, field: str) -> Header:
         facts.weighed,
         facts.space,
         facts.gray,
+        facts.window,
     )
 
 

@@ -16,6 +16,7 @@ import pyvips
 from numpy.typing import NDArray
 from PIL.BmpImagePlugin import BmpImageFile
 
+from serve_app.imaging.boxes import without_turns
 from serve_app.imaging.containers import SourceFormat, gif_frame
 from serve_app.imaging.inspect import Header
 from serve_app.imaging.spaces import SRGB, Space, profile
@@ -113,7 +114,9 @@ def open_picture(data: bytes, header: Header) -> pyvips.Image:
     Raises:
         Exception: whatever the decoder raises, also when rows are asked for.
     """
-    image = _OPENERS[header.format](data)
+    image = _OPENERS[header.format](data if header.window is None else without_turns(data))
+    if header.window is not None:
+        image = image.crop(*header.window)
     if header.gray and image.bands >= 3:
         image = _in_one_channel(image)
     if header.space is not None:

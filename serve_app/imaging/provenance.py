@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from serve_app import __version__
+from serve_app.imaging.texts import XMP_KEYWORD, png_texts
 from serve_app.imaging.xmp import MOST_XMP_BYTES, read_properties
 
 SOFTWARE = f"Tessera {__version__}"
@@ -20,7 +21,6 @@ PNG_KEYWORD = "Tessera"
 
 _TEXTS = ("version", "model", "revision")  # stored as they are; all others as JSON
 _SIZE = ("ImageWidth", "ImageLength", "Orientation")
-_PNG_TEXT = b"iTXt" + PNG_KEYWORD.encode() + b"\0\0\0\0\0"
 # JSON itself leaves these as they are, and XML takes none of them.
 _NEITHER = re.compile("[\x7f\ud800-\udfff\ufffe\uffff]")
 
@@ -49,10 +49,12 @@ def read_provenance(data: bytes) -> dict[str, Any] | None:
     Returns:
         What was written: `version`, `model`, `revision`, `seed`, `parameters`; None if there is nothing.
     """
+    return _properties(data) or _in_png_texts(data)
+
+
+def _properties(data: bytes) -> dict[str, Any]:
     properties = {name: v for name, v in read_properties(data).items() if name not in _SIZE}
-    if properties:
-        return {name: _value(name, text) for name, text in properties.items()}
-    return _png_text(data)
+    return {name: _value(name, text) for name, text in properties.items()}
 
 
 def _value(name: str, text: str) -> Any:
@@ -64,15 +66,22 @@ def _value(name: str, text: str) -> Any:
         return text
 
 
-def _png_text(data: bytes) -> dict[str, Any] | None:
-    at = data.find(_PNG_TEXT) if data.startswith(b"\x89PNG") else -1
-    if at < 4:
-        return None
-    length = int.from_bytes(data[at - 4 : at], "big")
-    if length > MOST_XMP_BYTES:
-        return None
+def _in_png_texts(data: bytes) -> dict[str, Any] | None:
+    """What a PNG's own text says, or a packet that another program has compressed, the packet first."""
+    plain = None
+    for keyword, text in png_texts(data, MOST_XMP_BYTES):
+        if keyword == XMP_KEYWORD:
+            properties = _properties(text)
+            if properties:
+                return properties
+        elif keyword == PNG_KEYWORD and plain is None:
+            plain = _parsed(text)
+    return plain
+
+
+def _parsed(text: bytes) -> dict[str, Any] | None:
     try:
-        found = json.loads(data[at + len(_PNG_TEXT) : at + 4 + length])
+        found = json.loads(text)
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None

@@ -7,7 +7,7 @@ Source: the PNG specification, third edition, 11.3.6 and 13.13.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
@@ -51,6 +51,27 @@ class Shot:
     disposal: Disposal
     over: bool
     alone: Callable[[], bytes]
+
+
+def bares(shots: Sequence[Shot], height: int, width: int, holed: Container[int] = ()) -> bool:
+    """Whether something of the canvas is seen on which nothing is drawn.
+
+    It is bare at first, and where a frame was cleared, until all of it is drawn on; what is taken back leaves
+    it as bare as it was.
+
+    Args:
+        shots: All frames.
+        height: Rows of the canvas, px.
+        width: Columns of it, px.
+        holed: Which frames, from 0, do not draw on all of their place.
+    """
+    parts = [
+        shot.height < height or shot.width < width or at in holed for at, shot in enumerate(shots)
+    ]
+    disposals = [shot.disposal for shot in shots]
+    lasting = (at for at, disposal in enumerate(disposals) if disposal is not Disposal.PREVIOUS)
+    on_bare = parts[: next(lasting, len(parts)) + 1]
+    return any(on_bare) or (any(parts) and Disposal.CLEAR in disposals[:-1])
 
 
 def composed(

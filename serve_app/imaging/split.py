@@ -26,7 +26,7 @@ from serve_app.imaging.gif import read_gif_blocks
 from serve_app.imaging.inspect import Header, inspect
 from serve_app.imaging.motion import count_frames
 from serve_app.imaging.opening import in_space, with_blobs
-from serve_app.imaging.shots import Samples, composed
+from serve_app.imaging.shots import Samples, bares, composed
 from serve_app.imaging.wire import Message, SharedMemory
 from serve_app.imaging.writers.png import PngWriter
 from serve_app.imaging.writers.sheet import Sheet
@@ -161,7 +161,16 @@ def _open_png(data: bytes) -> _Motion:
     shots, plays = apng.take_apart(data)
     width, height = struct.unpack_from(">II", data, 16)
     about = pyvips.Image.pngload_buffer(data)
-    return _Motion(about, len(shots), composed(shots, height, width, apng.read), plays)
+    bare = not about.hasalpha() and bares(shots, height, width)
+
+    def read(file: bytes) -> Samples:
+        samples = apng.read(file)
+        if not bare:
+            return samples
+        opaque = np.full_like(samples[:, :, :1], np.iinfo(samples.dtype).max)
+        return np.concatenate([samples, opaque], axis=2)
+
+    return _Motion(about, len(shots), composed(shots, height, width, read), plays)
 
 
 def _open_avif(data: bytes) -> _Motion:

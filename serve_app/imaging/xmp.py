@@ -21,6 +21,7 @@ MOST_XMP_BYTES = 65_000  # a JPEG's segment holds no more; the same for all form
 _MOST_PACKETS = 16  # looked at in one file
 
 _META = "adobe:ns:meta/"
+_ROOTS = ("xmpmeta", "xapmeta")  # the second in files from before 2003
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _XMP = "http://ns.adobe.com/xap/1.0/"
 _TIFF = "http://ns.adobe.com/tiff/1.0/"
@@ -40,11 +41,14 @@ _REPLACED = {
 # Pictures beside the source's and how to put them together: depth, gain, motion. They show what was.
 _STALE = re.compile(
     r"http://ns\.google\.com/photos/1\.0/|http://ns\.adobe\.com/(hdr-gain-map|xap/1\.0/g/img)/"
+    r"|http://ns\.apple\.com/(HDRGainMap|depthData)/"
 )
 _PLACE = re.compile(
     "gps|.*(latitude|longitude|longtitude|altitude|coordinate|location|locality|geo(tag|code|point|hash))"
     "|(lat|long|lon|lng|alt|lat_long|place|placename|coverage)$"
-    "|(city|country|countrycode|countryname|state|province|provincestate|worldregion)$",
+    "|(city|country|countrycode|countryname|state|province|provincestate|worldregion)$"
+    "|(county|municipality|district|town|village|suburb|neighbou?rhood|street|address|post(al)?code|zip(code)?)$"
+    "|(continent|island(group)?|waterbody|highergeography|footprintwkt)$",
     re.IGNORECASE,
 )
 
@@ -159,8 +163,11 @@ def _parsed(packet: str) -> minidom.Document:
     root = _root(document)
     if root.namespaceURI == _RDF:
         return _parsed(f'<x:xmpmeta xmlns:x="{_META}">{root.toxml()}</x:xmpmeta>')
-    if root.tagName != "x:xmpmeta" or root.namespaceURI != _META:
+    if root.namespaceURI != _META or root.localName not in _ROOTS:
         raise ValueError("no XMP")
+    if root.tagName != "x:xmpmeta":
+        document.renameNode(root, _META, "x:xmpmeta")
+        root.setAttributeNS("http://www.w3.org/2000/xmlns/", "xmlns:x", _META)
     return document
 
 

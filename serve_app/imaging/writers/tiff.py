@@ -20,6 +20,7 @@ from serve_app.imaging.ifd import (
     BYTE,
     LONG,
     LONG8,
+    RATIONAL,
     SHORT,
     UNDEFINED,
     Directory,
@@ -33,6 +34,7 @@ from serve_app.imaging.writers.sheet import Portions, Samples, Sheet
 
 _STRIP_BYTES = 512 * 1024  # before compression: what a reader unpacks at once
 _MOST_CLASSIC_BYTES = 4_000_000_000  # offsets have 32 bits; room is left for what does not compress
+_UNKNOWN_DPI, _INCH = 72, 2  # a baseline TIFF must say one; this is EXIF's number for "unknown"
 _DEFLATE, _HORIZONTAL, _MIN_IS_BLACK, _RGB, _STRAIGHT_ALPHA = 8, 2, 1, 2, 2
 
 
@@ -82,7 +84,13 @@ class TiffWriter:
         def short(*values: int) -> Value:
             return numbers(order, SHORT, *values)
 
-        tags: dict[int, Value | Directory] = dict(self._about)
+        density = Value(RATIONAL, 1, struct.pack(order + "LL", _UNKNOWN_DPI, 1))
+        tags: dict[int, Value | Directory] = {
+            0x011A: density,
+            0x011B: density,
+            0x0128: short(_INCH),
+        }
+        tags |= self._about
         tags |= {
             0x0100: numbers(order, LONG, sheet.width),
             0x0101: numbers(order, LONG, sheet.height),

@@ -76,7 +76,7 @@ class AvifWriter(_WholeWriter):
     @staticmethod
     def _own_options(sheet: Sheet) -> dict[str, Any]:
         full = sheet.quality >= FULL_COLOUR_QUALITY
-        sampling = "4:0:0" if sheet.channels == 1 else "4:4:4" if full else "4:2:0"
+        sampling = "4:0:0" if sheet.channels < 3 else "4:4:4" if full else "4:2:0"
         turned = None if sheet.exif is None else _unturned(sheet.exif)
         return {"subsampling": sampling, "speed": _AVIF_SPEED, "exif": turned}
 

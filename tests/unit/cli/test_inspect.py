@@ -16,6 +16,7 @@ from serve_app.cli.inspect import differences, repeat
 from serve_app.contracts import OutputFormat, UpscaleParams
 from serve_app.imaging.encode import encode
 from serve_app.models.catalog import SHIPPED, read_model_info
+from tests.unit.imaging.pictures import chunk, png
 from tests.unit.imaging.results import look, p3, smooth
 
 PARAMETERS = {
@@ -122,6 +123,16 @@ def test_every_written_format(
     found = told(path, capsys)
     assert (found["format"], found["width"], found["height"]) == (kind.value, 56, 40)
     assert found["provenance"] == PROVENANCE
+
+
+def test_colours_named_by_numbers_are_not_called_srgb(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "wide.png"
+    for primaries, profile in ((12, "none, but colours named by numbers"), (1, "sRGB")):
+        cicp = chunk(b"cICP", bytes([primaries, 13, 0, 1]))
+        path.write_bytes(png(1, 8, 2, [bytes(3)], before=cicp))
+        assert told(path, capsys)["profile"] == profile
 
 
 def test_a_file_without_provenance_says_so(

@@ -107,9 +107,10 @@ def apng(
     plays: int = 0,
     before: bytes = b"",
     hidden: bool = False,
+    opaque: bool = False,
 ) -> bytes:
-    """A PNG that moves; where its default picture is `hidden`, it is no frame."""
-    header = struct.pack(">IIBBBBB", width, height, 8, 6, 0, 0, 0)
+    """A PNG that moves; where its default picture is `hidden`, it is no frame. `opaque` holds no alpha."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2 if opaque else 6, 0, 0, 0)
     data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + before
     data += chunk(b"acTL", struct.pack(">II", len(parts), plays))
     if hidden:
@@ -122,6 +123,7 @@ def apng(
             whole = np.zeros((height, width, 4), np.uint8)
             whole[top : top + rows.shape[0], left : left + rows.shape[1]] = rows
             rows, left, top = whole, 0, 0
+        rows = rows[:, :, : 3 if opaque else 4]
         packed = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
         place = (rows.shape[1], rows.shape[0], left, top, part.duration_ms, 1000)
         control = struct.pack(">IIIIIHHBB", number, *place, part.disposal, part.over)

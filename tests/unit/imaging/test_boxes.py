@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from serve_app.imaging.boxes import read_boxes
+from serve_app.imaging.boxes import read_boxes, without_turns
 from serve_app.imaging.containers import NotRead
 from serve_app.imaging.spaces import of_codes
 
@@ -49,7 +49,59 @@ def test_a_clean_aperture_crops():
 
 def test_what_another_item_claims_is_judged_too():
     facts = read_boxes(file([ispe(30, 20), ispe(60000, 60000)], [1]))
-    assert facts.height * facts.width == 60000**2
+    assert (facts.height, facts.width, facts.claimed_pixels) == (20, 30, 60000**2)
+
+
+def test_what_a_clean_aperture_hides_is_judged_too():
+    clap = box(b"clap", struct.pack(">8I", 1, 1, 1, 1, 0, 1, 0, 1))
+    facts = read_boxes(file([ispe(60000, 60000), clap], [1, 2]))
+    assert (facts.height, facts.width, facts.claimed_pixels) == (1, 1, 60000**2)
+
+
+ALPHA = box(b"auxC", b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha\0", full=True)
+
+
+def irot(quarters):
+    return box(b"irot", bytes([quarters]))
+
+
+def imir(mode):
+    return box(b"imir", bytes([mode]))
+
+
+@pytest.mark.parametrize(
+    ("turns", "orientation"),
+    [
+        ([imir(1)], 2),
+        ([irot(2)], 3),
+        ([imir(0)], 4),
+        ([irot(3)], 6),
+        ([irot(1)], 8),
+        ([irot(3), imir(1)], 5),
+        ([imir(0), irot(1)], 7),
+        ([imir(1), irot(1)], 5),
+        ([irot(1), imir(1)], 7),
+        ([irot(2), imir(0)], 2),
+    ],
+)
+def test_with_alpha_turns_are_told_instead_of_left_to_the_decoder(turns, orientation):
+    places = range(1, 2 + len(turns))
+    data = file([ispe(30, 20), *turns, ALPHA], places)
+    facts = read_boxes(data)
+    assert (facts.height, facts.width, facts.orientation) == (20, 30, orientation)
+    assert facts.window == (0, 0, 30, 20)
+    plain = without_turns(data)
+    assert len(plain) == len(data)
+    assert read_boxes(plain).window is None
+    without_alpha = read_boxes(file([ispe(30, 20), *turns], places))
+    assert (without_alpha.orientation, without_alpha.window) == (1, None)
+
+
+def test_with_alpha_what_is_seen_is_told():
+    clap = box(b"clap", struct.pack(">4IiIiI", 20, 1, 9, 1, 3, 1, -5, 2))
+    facts = read_boxes(file([ispe(30, 20), clap, ALPHA], [1, 2, 3]))
+    assert (facts.height, facts.width) == (9, 20)
+    assert facts.window == (8, 3, 20, 9)
 
 
 def nclx(primaries, transfer):

@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serve_app.imaging.containers import (
+    NotRead,
     SourceFormat,
     orientation_of,
+    read_bmp,
     read_jpeg,
     read_png,
     recognise,
@@ -102,3 +104,17 @@ def test_files_in_endless_parts_are_refused():
     ):
         with pytest.raises(ValueError, match="50000 parts"):
             READERS[kind](data)
+
+
+@pytest.mark.parametrize("compression", [0, 3])
+def test_a_bmp_of_16_bits_whose_masks_no_decoder_knows_is_named(compression):
+    masks = struct.pack("<III", 0xF00, 0xF0, 0xF)
+    head = struct.pack("<IiiHHIIIIII", 40, 3, 2, 1, 16, compression, 0, 0, 0, 0, 0)
+    data = b"BM" + struct.pack("<IHHI", 100, 0, 0, 66) + head + masks + bytes(16)
+    if compression:
+        with pytest.raises(NotRead, match="masks"):
+            read_bmp(data)
+    else:
+        assert (read_bmp(data).height, read_bmp(data).width) == (2, 3)
+    known = data[:54] + struct.pack("<III", 0xF800, 0x7E0, 0x1F) + data[66:]
+    assert read_bmp(known).width == 3

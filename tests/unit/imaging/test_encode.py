@@ -16,8 +16,10 @@ from PIL import Image
 
 from serve_app.contracts import ColorProfile, OutputFormat
 from serve_app.errors import Busy, InvalidParameter
+from serve_app.imaging.codec import decode
 from serve_app.imaging.encode import Encoder, encode
 from serve_app.imaging.provenance import SOFTWARE, read_provenance
+from serve_app.settings import ImageLimits
 from tests.unit.imaging.results import (
     PROVENANCE,
     XMP,
@@ -114,9 +116,21 @@ def test_gray_with_alpha_is_exact(kind, depth):
     np.testing.assert_array_equal(stored, expected)
 
 
-@pytest.mark.parametrize("kind", [OutputFormat.WEBP, OutputFormat.AVIF])
-def test_what_holds_no_gray_with_alpha_holds_it_as_colour(kind):
-    alpha = np.full((40, 56), 0.5, np.float32)
+def test_an_avif_holds_gray_with_alpha():
+    plane, icc = 0.3 + 0.5 * smooth()[:, :, :1], gray_profile(2.2)
+    data = encode(
+        np.repeat(plane, 3, axis=2), plane[:, :, 0], look(OutputFormat.AVIF, gray=True, icc=icc)
+    )
+    assert opened(data).info["icc_profile"] == icc
+    found = decode(data, ImageLimits())
+    assert found.traits.gray
+    assert found.traits.icc == icc
+    assert np.abs(found.colour[:, :, 0] / 65535 - plane[:, :, 0]).max() < 6 / 255
+    assert np.abs(found.alpha / 65535 - plane[:, :, 0]).max() < 6 / 255
+
+
+def test_what_holds_no_gray_with_alpha_holds_it_as_colour():
+    alpha, kind = np.full((40, 56), 0.5, np.float32), OutputFormat.WEBP
     image = opened(encode(smooth(), alpha, look(kind, gray=True, icc=gray_profile(2.2))))
     assert image.mode == "RGBA"
     assert "icc_profile" not in image.info
@@ -317,6 +331,18 @@ def test_a_tiff_is_read_whole_by_tifffile():
         assert tags["ExifTag"].value["DateTimeOriginal"] == "2020:01:01 00:00:00"
         assert tags["GPSTag"].value["GPSLatitudeRef"] == "N"
         assert tags["Software"].value == SOFTWARE
+
+
+@pytest.mark.parametrize("dpi", [None, 300])
+def test_a_tiff_says_its_density_as_the_standard_demands(dpi):
+    exif = Image.Exif()
+    if dpi:
+        exif[0x011A], exif[0x011B], exif[0x0128] = float(dpi), float(dpi), 2
+    data = encode(smooth(), None, look(OutputFormat.TIFF, exif=exif.tobytes()[6:] if dpi else None))
+    with tifffile.TiffFile(BytesIO(data)) as file:
+        tags = file.pages[0].tags
+        assert [tags[name].value for name in ("XResolution", "YResolution")] == 2 * [(dpi or 72, 1)]
+        assert tags["ResolutionUnit"].value == 2
 
 
 # Half files

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 import pytest
 
@@ -35,6 +36,9 @@ def test_it_plays_once_more_than_it_loops(loop, plays):
         ([COLOURED, Part(1, 1, "g.")], False),  # what was there shows through
         ([Part(0, 0, " ".join(["rrrrr."] * 5)), COLOURED], True),
         ([COLOURED, Part(1, 1, "gg", 1), Part(1, 1, "b")], True),  # what was cleared is bare
+        ([replace(COLOURED, disposal=2), Part(1, 1, "gg")], True),  # what was taken back, too
+        ([replace(COLOURED, disposal=2), replace(WHOLE, disposal=2), WHOLE], False),
+        ([replace(COLOURED, disposal=2), WHOLE, Part(1, 1, "gg")], False),
     ],
 )
 def test_a_canvas_that_shows_bare_places_is_transparent(parts, transparent):

@@ -119,3 +119,12 @@ def test_a_tiffs_own_tags_are_gathered(keep_gps):
 @pytest.mark.parametrize("data", [b"", b"II+\0" + b"\0" * 20, b"II*\0\xff\xff\xff\xff"])
 def test_a_tiff_that_makes_no_sense_has_none(data):
     assert exif_of_tiff(data) is None
+
+
+def test_a_text_in_utf_8_is_kept():
+    """EXIF 3.0 has a type of its own for it."""
+    author = "Zoë".encode() + b"\0"
+    _, found = read_block(
+        carried(write_block({0x013B: Value(129, len(author), author)}, "<")) or b""
+    )
+    assert found[0x013B] == Value(129, len(author), author)

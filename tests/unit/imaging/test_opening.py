@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
@@ -13,9 +14,12 @@ from PIL import Image
 
 from serve_app.errors import BrokenImage, TooLarge, UnsupportedImage
 from serve_app.imaging.codec import decode
+from serve_app.imaging.inspect import inspect
+from serve_app.imaging.opening import open_picture
 from serve_app.imaging.spaces import of_codes, profile
 from serve_app.settings import ImageLimits
 from tests.unit.imaging.pictures import exif, levels, noisy, saved, smooth
+from tests.unit.imaging.tiled import box, heic_of_tiles
 
 pillow_heif.register_heif_opener()
 LIMITS = ImageLimits()
@@ -125,6 +129,72 @@ def test_turned_phone_pictures_come_upright_once(kind, orientation):
     down, right = corner[orientation]
     assert red[-4 if down else 4, -4 if right else 4]
     assert red.sum() == pytest.approx(256, abs=40)
+
+
+TURNS = {
+    2: lambda stored: stored[:, ::-1],
+    3: lambda stored: stored[::-1, ::-1],
+    4: lambda stored: stored[::-1],
+    5: lambda stored: stored.swapaxes(0, 1),
+    6: lambda stored: np.rot90(stored, -1),
+    7: lambda stored: stored[::-1, ::-1].swapaxes(0, 1),
+    8: np.rot90,
+}
+
+
+def turned_alone(data):
+    """An AVIF whose turn its picture alone states, not its plane of alpha, as older writers have it."""
+    at = data.index(b"ipma") + 12
+    known, place, plain = [], data.index(b"ipco") + 4, bytearray(data)
+    while place < at - 16:
+        (size,) = struct.unpack_from(">I", data, place)
+        known.append(data[place + 4 : place + 8])
+        place += size
+    at += 3 + data[at + 2]  # behind the picture's comes alpha's
+    for mark in range(at + 3, at + 3 + data[at + 2]):
+        if known[(data[mark] & 0x7F) - 1] in (b"irot", b"imir"):
+            plain[mark] = 0
+    assert bytes(plain) != data
+    return bytes(plain)
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+@pytest.mark.parametrize("kind", ["HEIF", "AVIF", "alone"])
+def test_alpha_is_turned_with_its_picture(kind, orientation):
+    image = smooth().convert("RGBA")
+    image.putalpha(Image.fromarray(np.tile(np.arange(120, 240, 2, np.uint8), (40, 1))))
+    stored = np.asarray(image).astype(int)
+    data = saved(image, kind.replace("alone", "AVIF"), exif=exif(orientation), quality=95)
+    picture = decode(turned_alone(data) if kind == "alone" else data, LIMITS)
+    seen = np.dstack([levels(picture.colour), levels(picture.alpha)])
+    assert np.abs(seen - TURNS[orientation](stored)).max() <= 12
+    assert np.abs(seen - TURNS[orientation](stored)).mean() <= 2
+
+
+def test_alpha_is_cropped_with_its_picture():
+    image = smooth().convert("RGBA")
+    image.putalpha(Image.fromarray(np.tile(np.arange(120, 240, 2, np.uint8), (40, 1))))
+    data = saved(image, "AVIF", quality=95)
+    header = inspect(data, LIMITS)
+    cropped = open_picture(data, replace(header, height=9, width=20, window=(7, 5, 20, 9))).numpy()
+    whole = open_picture(data, header).numpy()
+    np.testing.assert_array_equal(cropped, whole[5:14, 7:27])
+
+
+@pytest.mark.parametrize("tile_px", [64, 128, 256], ids=["six tiles", "two", "one, beyond it"])
+@pytest.mark.parametrize(
+    ("turns", "upright"),
+    [
+        (b"", lambda stored: stored),
+        (box(b"irot", b"\3"), lambda stored: np.rot90(stored, -1)),
+        (box(b"irot", b"\1") + box(b"imir", b"\1"), lambda stored: np.rot90(stored)[:, ::-1]),
+    ],
+    ids=["", "turned", "turned and mirrored"],
+)
+def test_a_heic_of_tiles_as_phones_write_it(tile_px, turns, upright):
+    stored = np.asarray(noisy(100, 150))
+    picture = decode(heic_of_tiles(stored, tile_px, turns, says_bits=not turns), LIMITS)
+    np.testing.assert_array_equal(levels(picture.colour), upright(stored))
 
 
 def test_a_heic_keeps_ten_bits():

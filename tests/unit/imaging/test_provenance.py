@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 
 import pytest
 from hypothesis import given
@@ -43,6 +44,21 @@ def png_text(body: bytes) -> bytes:
 
 def test_a_pngs_own_text_is_read_where_the_xmp_was_taken_out():
     assert read_provenance(png_text(as_json(PROVENANCE).encode())) == PROVENANCE
+
+
+def test_what_another_program_has_compressed_is_read():
+    """libvips writes all texts anew in compressed chunks."""
+    packet = written_packet(
+        None, 1, 1, keep_gps=False, software="Tessera 1", properties=as_properties(PROVENANCE)
+    )
+    text = zlib.compress(as_json(PROVENANCE).encode())
+    for stored in (
+        chunk(b"zTXt", b"XML:com.adobe.xmp\0\0" + zlib.compress(packet)),
+        chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(packet)),
+        chunk(b"zTXt", b"Tessera\0\0" + text),
+        chunk(b"zTXt", b"Tessera\0\0no zlib") + chunk(b"iTXt", b"Tessera\0\1\0\0\0" + text),
+    ):
+        assert read_provenance(b"\x89PNG\r\n\x1a\n" + stored + chunk(b"IEND")) == PROVENANCE
 
 
 @pytest.mark.parametrize(

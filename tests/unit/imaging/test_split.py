@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from io import BytesIO
 
 import numpy as np
@@ -16,6 +18,7 @@ from serve_app.settings import ImageLimits
 from tests.unit.imaging.moving import (
     CLEAR,
     DURATIONS_MS,
+    PREVIOUS,
     SHOWN,
     STORY,
     Part,
@@ -93,6 +96,20 @@ def test_frames_that_look_alike_are_one_picture():
     found = parted(gif(parts))
     assert found.shown == (0, 0, 1, 2, 1)
     assert len(found.pictures) == 3
+
+
+@pytest.mark.parametrize("disposal", [CLEAR, PREVIOUS])
+@pytest.mark.parametrize("make", [gif, partial(apng, opaque=True)], ids=["gif", "png"])
+def test_what_frames_without_transparency_bare_is_transparent(make, disposal):
+    """For lack of a place to say so it would come out black."""
+    found = parted(make([replace(WHOLE, disposal=disposal), Part(1, 1, "gg")]))
+    bare = "......"
+    assert [letters(rgba(found.pictures[at])) for at in found.shown] == [
+        WHOLE.rows,
+        " ".join([bare, ".gg...", bare, bare, bare]),
+    ]
+    kept = parted(make([WHOLE, Part(1, 1, "gg", disposal)]))
+    assert all(Image.open(BytesIO(file)).mode in ("RGB", "P") for file in kept.pictures)
 
 
 def test_a_frame_decodes_to_what_it_shows():

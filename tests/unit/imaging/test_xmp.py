@@ -70,6 +70,17 @@ def test_a_bare_rdf_is_wrapped():
     assert values(packet(XMP[start:end]), "rights") == ["Ada & Bob"]
 
 
+@pytest.mark.parametrize("name", ["x:xapmeta", "meta:xmpmeta", "xmpmeta"])
+def test_a_root_by_another_name_is_carried_over(name):
+    declared = f'xmlns{":" * (":" in name)}{name.rpartition(":")[0]}="adobe:ns:meta/"'
+    source = OPEN.replace("x:xmpmeta", name).replace('xmlns:x="adobe:ns:meta/"', declared)
+    about = '<d:rights xmlns:d="http://purl.org/dc/elements/1.1/">Ada</d:rights>'
+    whole = f"{source}<rdf:Description>{about}</rdf:Description>"
+    data = packet(f"{whole}{CLOSE.replace('x:xmpmeta', name)}".encode(), keep_gps=True)
+    assert b">Ada<" in data
+    assert read_properties(data)["version"] == "1"
+
+
 def test_what_an_earlier_run_said_is_replaced():
     again = packet(packet(XMP, seed="1"), seed="2")
     assert values(again, "seed") == ["2"]
@@ -152,6 +163,11 @@ PLACES = (
     '<o:Coordinates xmlns:o="http://example.org/">52.31N</o:Coordinates>',
     '<o:lat xmlns:o="http://www.w3.org/2003/01/geo/wgs84_pos#">52.31N</o:lat>',
     '<o:coverage xmlns:o="http://purl.org/dc/elements/1.1/">52.31N</o:coverage>',
+    *(
+        f'<o:{name} xmlns:o="http://rs.tdwg.org/dwc/terms/">52.31N</o:{name}>'
+        for name in ("county", "municipality", "island", "waterBody", "continent", "footprintWKT")
+    ),
+    '<o:PostalCode xmlns:o="http://example.org/">52.31N</o:PostalCode>',
 )
 
 
@@ -169,6 +185,7 @@ def test_a_place_in_any_form(place, keep_gps):
         "<?note 52.31N?>",
         '<g:Data xmlns:g="http://ns.google.com/photos/1.0/image/">52.31N</g:Data>',
         '<g:image xmlns:g="http://ns.adobe.com/xap/1.0/g/img/">52.31N</g:image>',
+        '<g:Version xmlns:g="http://ns.apple.com/HDRGainMap/1.0/">52.31N</g:Version>',
     ],
 )
 def test_remarks_and_pictures_beside_it_do_not_travel(stale):
