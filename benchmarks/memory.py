@@ -211,9 +211,11 @@ def main() -> None:
     """Measures and reports."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--small", action="store_true", help="a sixteenth of each side, no report")
-    small = parser.parse_args().small
+    parser.add_argument("--formats", default=",".join(FORMATS), help="fewer write no report")
+    options = parser.parse_args()
+    small, formats = options.small, options.formats.split(",")
     runs = []
-    for output_format in FORMATS:
+    for output_format in formats:
         for sides in SOURCES:
             height, width = (side // 16 for side in sides) if small else sides
             source = png_bytes(photo_like(height, width))
@@ -223,8 +225,8 @@ def main() -> None:
                 measure(url, png_bytes(photo_like(64, 64)), 0, output_format)  # code is loaded
                 run = measure(url, source, round(height * width * 16 / 1e6), output_format)
             runs.append(run)
-            print(table([run]), flush=True)
-            if not small:
+            print(f"{table([run])}\n\n{ratios(runs)}", flush=True)
+            if not small and formats == list(FORMATS):
                 found = f"{table(runs)}\n\n{ratios(runs)}"
                 REPORT.write_text(insert(REPORT.read_text(), "memory", found))
 

@@ -154,6 +154,7 @@ def test_a_tiff_states_what_it_is():
         assert page.tags["Orientation"].value == 1
 
 
+@settings(deadline=None)
 @given(st.integers(1, 50), st.integers(1, 20), st.lists(st.integers(0, 50), max_size=6))
 def test_portions_are_even_and_all_there(total, rows, cuts):
     taken: list[np.ndarray] = []
