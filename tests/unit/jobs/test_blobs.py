@@ -77,7 +77,11 @@ async def test_what_is_not_there(blobs: Blobs) -> None:
     assert not await blobs.exists(NAME)
 
 
-@pytest.mark.parametrize("name", ["", "..", "../../etc/passwd", NAME.upper(), NAME[:-1]])
+@pytest.mark.parametrize(
+    "name",
+    ["", "..", "../../etc/passwd", NAME.upper(), NAME[:-1]],
+    ids=["empty", "up", "path", "capitals", "cut"],
+)
 async def test_only_names_of_blobs_are_looked_up(blobs: Blobs, name: str) -> None:
     with pytest.raises(BlobMissing):
         await blobs.get(name)
