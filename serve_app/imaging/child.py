@@ -14,18 +14,23 @@ import socket
 import sys
 from pathlib import Path
 
-from serve_app.errors import TesseraError
+import numpy as np
+
+from serve_app.errors import InvalidParameter, TesseraError
 from serve_app.imaging.codec import decode
+from serve_app.imaging.convert import to_profile
 from serve_app.imaging.sandbox import enter
 from serve_app.imaging.split import split
 from serve_app.imaging.wire import (
     FRAMES,
     READY,
+    ROWS,
     Message,
     SharedMemory,
     error_message,
     picture_message,
     receive,
+    samples_message,
     send,
 )
 from serve_app.settings import ImageLimits
@@ -54,11 +59,22 @@ def serve(line: socket.socket, greeting: Message) -> None:
         send(line, answer)
 
 
-def _answer(request: Message, data: bytes, limits: ImageLimits, memory: SharedMemory) -> Message:
+def _answer(request: Message, given: bytes, limits: ImageLimits, memory: SharedMemory) -> Message:
+    if request["wanted"] == ROWS:
+        return _rows(given, request["pixels"], request["channels"], memory)
     if request["wanted"] == FRAMES:
-        return split(data, limits, request["field"], memory)
-    picture = decode(data, limits, request["field"], memory.allocate)
+        return split(given, limits, request["field"], memory)
+    picture = decode(given, limits, request["field"], memory.allocate)
     return picture_message(picture, memory)
+
+
+def _rows(given: bytes, pixels: int, channels: int, memory: SharedMemory) -> Message:
+    colour = np.frombuffer(given, np.uint16, pixels * 3).reshape(1, pixels, 3)
+    try:
+        samples = to_profile(colour, given[colour.nbytes :], channels)
+    except ValueError as error:
+        raise InvalidParameter(str(error)) from None
+    return samples_message(samples, memory)
 
 
 def main() -> None:

@@ -28,9 +28,11 @@ from serve_app.imaging.traits import Traits
 from serve_app.imaging.writers.sheet import Samples, Sheet
 from serve_app.imaging.xmp import written_packet
 from serve_app.levels import Levels, Pixels, to_levels
+from serve_app.settings import ImageLimits
 
 _AT_ONCE_ROWS = 64  # turned to samples together; bounds the copies, whatever a caller brings
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_LIMITS = ImageLimits()
 _LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)  # ITU-R BT.709
 
 
@@ -73,13 +75,22 @@ class Encoder:
         width: Columns of the result, px.
         has_alpha: Whether rows come with alpha. JPEG has none: there they are laid on white.
         look: How it is written.
+        limits: What following the source's profile may take in memory and time.
 
     Raises:
         InvalidParameter: the format cannot hold it; `output_format` or `bit_depth` is the field.
-        Busy: no room is left on the disk.
+        Busy: no room is left on the disk, or no converter came free for the source's profile.
     """
 
-    def __init__(self, path: Path, height: int, width: int, has_alpha: bool, look: Look) -> None:
+    def __init__(
+        self,
+        path: Path,
+        height: int,
+        width: int,
+        has_alpha: bool,
+        look: Look,
+        limits: ImageLimits = _LIMITS,
+    ) -> None:
         holds = FORMATS[look.output_format]
         check_size(look.output_format, height, width)
         self._bits = stored_bits(look.output_format, look.bit_depth, look.traits.bit_depth)
@@ -87,7 +98,7 @@ class Encoder:
         self._alpha = has_alpha and holds.alpha
         holds_gray = holds.gray_with_alpha if self._alpha else holds.gray
         self._gray = look.traits.gray and holds_gray
-        self._conversion = _conversion(look, self._gray) if holds.profiles else None
+        self._conversion = _conversion(look, self._gray, limits) if holds.profiles else None
         self.warnings = _warnings(look, self._conversion)
         self._width, self._left = width, height
         sheet = self._sheet(height, look)
@@ -109,7 +120,7 @@ class Encoder:
             alpha: (n, width) float32; None for a picture without.
 
         Raises:
-            Busy: no room is left on the disk.
+            Busy: no room is left on the disk, or no converter came free.
             InvalidParameter: the source's profile fails after all; `color_profile` is the field.
         """
         if len(colour) > self._left or colour.shape[1:] != (self._width, 3):
@@ -202,7 +213,7 @@ class Encoder:
         if self._conversion is None:
             stored = _rounded(band, self._bits)
         else:
-            through = _converted(self._conversion, band)
+            through = self._conversion(to_levels(np.broadcast_to(band, (*band.shape[:2], 3))))
             stored = through if self._bits == 16 else _to_8_bits(through)
         if not self._alpha or opacity is None:
             return stored
@@ -239,19 +250,6 @@ def _room() -> Iterator[None]:
         raise Busy("no room is left on the disk that results are written to") from None
 
 
-def _converted(conversion: Conversion, band: Pixels) -> Levels:
-    """Rows in the profile. It was tried on all corners of sRGB, so here it fails for want of memory only.
-
-    The rows before are in the profile already, so these cannot be sRGB: there is no result then.
-    """
-    try:
-        return conversion(to_levels(np.broadcast_to(band, (*band.shape[:2], 3))))
-    except ValueError as error:
-        raise InvalidParameter(
-            f"color_profile: {error}", field="color_profile", allowed="srgb"
-        ) from None
-
-
 def _rounded(pixels: Pixels, bits: int) -> Samples:
     """Rounds half up: the cast cuts."""
     kind, top = (np.uint8, 255) if bits == 8 else (np.uint16, 65535)
@@ -264,13 +262,13 @@ def _to_8_bits(levels: Levels) -> Samples:
     return stored
 
 
-def _conversion(look: Look, gray: bool) -> Conversion | None:
+def _conversion(look: Look, gray: bool, limits: ImageLimits) -> Conversion | None:
     """To the source's profile, if it is asked for, there is one, and results can be written to it."""
     if look.color_profile is not ColorProfile.SOURCE or look.traits.icc is None:
         return None
     try:
-        return Conversion(look.traits.icc, gray=gray)
-    except ValueError:
+        return Conversion(look.traits.icc, gray=gray, limits=limits)
+    except (ValueError, InvalidParameter):
         return None
 
 

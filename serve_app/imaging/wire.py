@@ -30,8 +30,8 @@ from serve_app.imaging.traits import Traits
 from serve_app.levels import Levels
 
 READY = {"ready": True}
-PICTURE, FRAMES = "picture", "frames"
-"""What a file may be decoded to."""
+PICTURE, FRAMES, ROWS = "picture", "frames", "rows"
+"""What may be asked for: a file's picture, its frames, or rows of samples in a profile."""
 _LONGEST_LINE_BYTES = 65536
 _LEVEL_BYTES = 2
 _BLOCKS = ("icc", "exif", "xmp")
@@ -206,6 +206,25 @@ def read_answer(message: Message, memory: SharedMemory, pixels: int) -> Picture:
     alpha = memory.allocate((height, width)) if has_alpha else None
     blocks = [None if size is None else memory.take(size) for size in sizes]
     return Picture(colour, alpha, Traits(gray, bit_depth, *blocks))
+
+
+def samples_message(samples: Levels, memory: SharedMemory) -> Message:
+    """Describes samples, which are appended to `memory`."""
+    memory.append(samples.tobytes())
+    return {"samples": samples.size}
+
+
+def read_samples(message: Message, memory: SharedMemory, shape: tuple[int, ...]) -> Levels:
+    """Takes what `samples_message` described; nobody else holds it then.
+
+    Raises:
+        ValueError: the message makes no sense, or the samples are not as many as the shape wants.
+    """
+    count = int(np.prod(shape, dtype=np.int64))
+    if whole_number(message.get("samples")) != count:
+        raise ValueError("an answer of another length")
+    found = memory.take(count * _LEVEL_BYTES)
+    return np.frombuffer(found, np.uint16).reshape(shape)  # ValueError where the memory held less
 
 
 def whole_number(number: object) -> int:
