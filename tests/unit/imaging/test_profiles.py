@@ -17,7 +17,7 @@ from serve_app.imaging.convert import to_profile
 from serve_app.imaging.profiles import Conversion
 from serve_app.imaging.worker import DecodeWorker, DecodeWorkers
 from serve_app.settings import ImageLimits
-from tests.unit.imaging.results import gray_profile, p3, srgb
+from tests.unit.imaging.results import endless_profile, gray_profile, p3, srgb
 
 LIMITS = ImageLimits()
 COLOURS = np.random.default_rng(1).integers(0, 65536, (30, 20, 3)).astype(np.uint16)
@@ -183,6 +183,15 @@ def test_an_error_that_a_child_tells_is_told_in_our_words(only):
     only(evil(f"line.sendall(b'{said}\\n'); time.sleep(1000)"))
     with pytest.raises(InvalidParameter, match=r"cannot be written to$"):
         conversion(p3())
+
+
+def test_a_profile_that_works_for_ever_is_given_up_long_before_the_limit_on_time(only):
+    """It is a profile like any other, in a quarter of a megabyte; before, it held its process for minutes."""
+    only(worker := DecodeWorker())
+    assert to_profile(COLOURS, endless_profile(10), 3).shape == COLOURS.shape
+    with pytest.raises(InvalidParameter, match="died of it"):
+        conversion(endless_profile(30_000))
+    assert worker.pid is None
 
 
 @pytest.mark.parametrize(
