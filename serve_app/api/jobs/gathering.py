@@ -140,6 +140,8 @@ class _Gathering:
             given = {URL_FIELD: item} if items is None else _object(item, where)
             url = given.pop(URL_FIELD, None)
             name = given.pop("name", None)
+            if not isinstance(name, str | None):
+                raise InvalidParameter(f"{where}.name: not a text", field=f"{where}.name")
             self._add(
                 Draft(
                     _name(name or _named(url)),
