@@ -144,7 +144,7 @@ class LocalFinisher:
     """Finishes pictures on threads, row by row as the tiles come.
 
     Args:
-        limits: What following a source's profile may take.
+        limits: What following a source's profile and reading its metadata may take.
     """
 
     def __init__(self, limits: ImageLimits) -> None:
@@ -165,7 +165,8 @@ class LocalFinisher:
 
     async def join(self, frames: Frames, params: ResolvedParams, model: ModelInfo) -> bytes:
         """See `parts.Finisher`."""
-        return await asyncio.to_thread(join, frames, frames.pictures.__getitem__, params, model)
+        found = (frames, frames.pictures.__getitem__, params, model, self._limits)
+        return await asyncio.to_thread(join, *found)
 
 
 class LocalFinishing:

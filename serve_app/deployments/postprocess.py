@@ -21,7 +21,7 @@ class Postprocess:
     """Wraps `stages.finish`. It keeps nothing between calls: when a replica dies, another does its pictures.
 
     Args:
-        settings: Limits on what following a source's profile may take.
+        settings: Limits on what following a source's profile and reading its metadata may take.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -64,5 +64,9 @@ class Postprocess:
         Yields:
             The file, and None at the end.
         """
-        yield join(frames, lambda at: b"".join(ray.get(frames.pictures[at])), params, model)
+
+        def take(at: int) -> bytes:
+            return b"".join(ray.get(frames.pictures[at]))
+
+        yield join(frames, take, params, model, self._limits)
         yield None

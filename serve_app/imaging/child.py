@@ -8,6 +8,7 @@ know who asks.
 from __future__ import annotations
 
 import contextlib
+import json
 import resource
 import signal
 import socket
@@ -19,10 +20,13 @@ import numpy as np
 from serve_app.errors import InvalidParameter, TesseraError
 from serve_app.imaging.codec import decode
 from serve_app.imaging.convert import to_profile
+from serve_app.imaging.names import profile_name
 from serve_app.imaging.sandbox import enter
 from serve_app.imaging.split import split
 from serve_app.imaging.wire import (
     FRAMES,
+    NAME,
+    PACKET,
     READY,
     ROWS,
     Message,
@@ -32,7 +36,9 @@ from serve_app.imaging.wire import (
     receive,
     samples_message,
     send,
+    text_message,
 )
+from serve_app.imaging.xmp import written_packet
 from serve_app.settings import ImageLimits
 
 _ORPHAN_S = 5.0  # how long it outlives the limit on time where nobody is left to kill it
@@ -63,6 +69,13 @@ def serve(line: socket.socket, greeting: Message) -> None:
 def _answer(request: Message, given: bytes, limits: ImageLimits, memory: SharedMemory) -> Message:
     if request["wanted"] == ROWS:
         return _rows(given, request["pixels"], request["channels"], memory)
+    if request["wanted"] == PACKET:
+        end = request["facts_bytes"]
+        facts = json.loads(given[:end])
+        return text_message(written_packet(given[end:], **facts), memory)
+    if request["wanted"] == NAME:
+        name = profile_name(given)
+        return text_message(name.encode("utf-8", "replace") if name else None, memory)
     if request["wanted"] == FRAMES:
         return split(given, limits, request["field"], memory)
     picture = decode(given, limits, request["field"], memory.allocate)

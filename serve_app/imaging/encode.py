@@ -22,11 +22,11 @@ from serve_app.contracts import ColorProfile, OutputFormat
 from serve_app.errors import Busy, InvalidParameter
 from serve_app.imaging.formats import FORMATS, check_size, stored_bits
 from serve_app.imaging.metadata import carried_exif
+from serve_app.imaging.packets import contained_packet
 from serve_app.imaging.profiles import Conversion
 from serve_app.imaging.provenance import SOFTWARE, as_json, as_properties
 from serve_app.imaging.traits import Traits
 from serve_app.imaging.writers.sheet import Samples, Sheet
-from serve_app.imaging.xmp import written_packet
 from serve_app.levels import Levels, Pixels, to_levels
 from serve_app.settings import ImageLimits
 
@@ -75,11 +75,11 @@ class Encoder:
         width: Columns of the result, px.
         has_alpha: Whether rows come with alpha. JPEG has none: there they are laid on white.
         look: How it is written.
-        limits: What following the source's profile may take in memory and time.
+        limits: What following the source's profile and reading its XMP may take in memory and time.
 
     Raises:
         InvalidParameter: the format cannot hold it; `output_format` or `bit_depth` is the field.
-        Busy: no room is left on the disk, or no converter came free for the source's profile.
+        Busy: no room is left on the disk, or no process came free for the source's profile or XMP.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Encoder:
         self._conversion = _conversion(look, self._gray, limits) if holds.profiles else None
         self.warnings = _warnings(look, self._conversion)
         self._width, self._left = width, height
-        sheet = self._sheet(height, look)
+        sheet = self._sheet(height, look, limits)
         self._path, self._part = path, path.with_name(f".{path.name}.part")
         with _room():
             self._file = self._part.open("wb")
@@ -172,7 +172,7 @@ class Encoder:
         else:
             self.abort()
 
-    def _sheet(self, height: int, look: Look) -> Sheet:
+    def _sheet(self, height: int, look: Look, limits: ImageLimits) -> Sheet:
         icc = None if self._conversion is None else look.traits.icc
         kept = look.traits if look.keep_metadata else Traits()
         return Sheet(
@@ -190,13 +190,14 @@ class Encoder:
                 is_srgb=icc is None,
                 software=SOFTWARE,
             ),
-            xmp=written_packet(
+            xmp=contained_packet(
                 kept.xmp,
                 height,
                 self._width,
                 keep_gps=look.keep_gps,
                 software=SOFTWARE,
                 properties=as_properties(look.provenance),
+                limits=limits,
             ),
             record=as_json(dict(look.provenance)) if look.provenance else "",
             software=SOFTWARE,

@@ -6,10 +6,11 @@ makes no sense is a `ValueError`. This module refuses to know processes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -19,19 +20,24 @@ from serve_app.imaging.frames import Frames, read_frames
 from serve_app.imaging.inspect import Header, inspect
 from serve_app.imaging.wire import (
     FRAMES,
+    NAME,
+    PACKET,
     PICTURE,
     ROWS,
     Message,
     SharedMemory,
     read_answer,
     read_samples,
+    read_text,
 )
+from serve_app.imaging.xmp import MOST_XMP_BYTES
 from serve_app.levels import Levels
 from serve_app.settings import ImageLimits
 
 T = TypeVar("T")
 
-PROFILE_FIELD = "color_profile"
+_LONGEST_NAME_BYTES = 4096
+PROFILE_FIELD, METADATA_FIELD = "color_profile", "keep_metadata"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +92,33 @@ def rows(colour: Levels, icc: bytes, channels: int, limits: ImageLimits) -> Erra
         too_slow=_not_written(f"takes longer to write to than the limit of {seconds}"),
         died=_not_written("cannot be written to: the converter died of it"),
     )
+
+
+def packet(source: bytes, facts: Mapping[str, Any], limits: ImageLimits) -> Errand[bytes | None]:
+    """Asks for a result's XMP; `facts` are the further arguments of `xmp.written_packet`."""
+    told = json.dumps(facts).encode()
+
+    def read(message: Message, memory: SharedMemory) -> bytes | None:
+        if "error" in message:
+            raise lost
+        return read_text(message, memory, MOST_XMP_BYTES)
+
+    lost = InvalidParameter(
+        f"{METADATA_FIELD}: the source's XMP cannot be read", field=METADATA_FIELD, allowed="false"
+    )
+    request = {"wanted": PACKET, "facts_bytes": len(told)}
+    return Errand(request, (told, source), read, limits, too_slow=lost, died=lost)
+
+
+def profile_name(data: bytes, limits: ImageLimits, field: str) -> Errand[str | None]:
+    """Asks for the name of a file's profile; raises what its header is refused for."""
+    header = inspect(data, limits, field)
+
+    def read(message: Message, memory: SharedMemory) -> str | None:
+        found = read_text(message, memory, _LONGEST_NAME_BYTES)
+        return None if found is None else found.decode()
+
+    return _of_file(data, limits, field, NAME, header, read)
 
 
 def _of_file(

@@ -30,8 +30,8 @@ from serve_app.imaging.traits import Traits
 from serve_app.levels import Levels
 
 READY = {"ready": True}
-PICTURE, FRAMES, ROWS = "picture", "frames", "rows"
-"""What may be asked for: a file's picture, its frames, or rows of samples in a profile."""
+PICTURE, FRAMES, ROWS, PACKET, NAME = "picture", "frames", "rows", "packet", "name"
+"""What may be asked for: a file's picture, its frames, rows in a profile, a result's XMP, a profile's name."""
 _LONGEST_LINE_BYTES = 65536
 _LEVEL_BYTES = 2
 _BLOCKS = ("icc", "exif", "xmp")
@@ -225,6 +225,25 @@ def read_samples(message: Message, memory: SharedMemory, shape: tuple[int, ...])
         raise ValueError("an answer of another length")
     found = memory.take(count * _LEVEL_BYTES)
     return np.frombuffer(found, np.uint16).reshape(shape)  # ValueError where the memory held less
+
+
+def text_message(text: bytes | None, memory: SharedMemory) -> Message:
+    """Describes a text, which is appended to `memory`."""
+    memory.append(text or b"")
+    return {"text": None if text is None else len(text)}
+
+
+def read_text(message: Message, memory: SharedMemory, most_bytes: int) -> bytes | None:
+    """Takes what `text_message` described; ValueError if it makes no sense, is no UTF-8, or is too long."""
+    length = message.get("text", -1)
+    if length is None:
+        return None
+    if not 0 < whole_number(length) <= most_bytes:
+        raise ValueError("an answer of another length")
+    found = memory.take(length)
+    if len(found) != length or b"\0" in found:
+        raise ValueError("an answer that is longer than its memory")
+    return found.decode().encode()
 
 
 def whole_number(number: object) -> int:

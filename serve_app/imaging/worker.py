@@ -1,10 +1,11 @@
 """Decodes in a process of its own, so that a malicious file costs one answer and never the service.
 
-The child knows three things, `codec.decode`, `split.split` and `convert.to_profile`, and has little to lose: an
-address space with a limit, no environment, few calls of the system (`sandbox`), and a time after which it is
-killed. It starts once and stays warm; who finds it dead, or kills it, starts another with the next picture. The
-picture comes back in memory that both map. There are two, so that one file that takes all the time it may holds
-up nobody else. This module refuses to know formats, decoders, and what is asked for (`errands`).
+The child knows five things: `codec.decode`, `split.split`, `convert.to_profile`, `xmp.written_packet` and
+`names.profile_name`. It has little to lose: an address space with a limit, no environment, few calls of the
+system (`sandbox`), and a time after which it is killed. It starts once and stays warm; who finds it dead, or
+kills it, starts another with the next errand. A picture comes back in memory that both map. There are two, so
+that one file that takes all the time it may holds up nobody else. This module refuses to know formats and
+decoders, and what is asked for (`errands`).
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 from serve_app.errors import Busy, RequestError
 from serve_app.imaging import errands
@@ -207,6 +208,31 @@ def convert_contained(colour: Levels, icc: bytes, channels: int, limits: ImageLi
         Busy: no converter came free in the time that one may take.
     """
     return _workers.run(errands.rows(colour, icc, channels, limits))
+
+
+def write_packet_contained(
+    source: bytes, facts: Mapping[str, Any], limits: ImageLimits
+) -> bytes | None:
+    """Makes a result's XMP as `xmp.written_packet` does, where `decode_contained` decodes.
+
+    Args:
+        source: The source's packet.
+        facts: The further arguments, by name.
+        limits: What it may take in memory and time.
+
+    Raises:
+        InvalidParameter: it takes too long, or its reader died of it.
+        Busy: no process came free in the time that one may take.
+    """
+    return _workers.run(errands.packet(source, facts, limits))
+
+
+def profile_name_contained(data: bytes, limits: ImageLimits, field: str = FIELD) -> str | None:
+    """Asks for the name of a file's profile as `names.profile_name` does, where `decode_contained` decodes.
+
+    It raises what `decode_contained` raises.
+    """
+    return _workers.run(errands.profile_name(data, limits, field))
 
 
 def _memories(given: Sequence[bytes]) -> tuple[SharedMemory, SharedMemory]:

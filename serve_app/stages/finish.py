@@ -53,11 +53,11 @@ class Finish:
         params: Say the file format and how firmly the result is tied to its source.
         model: Says so where the caller does not, and in how many rounds.
         source: The decoded source.
-        limits: What following its profile may take.
+        limits: What following its profile and reading its metadata may take.
 
     Raises:
         InvalidParameter: if the file format cannot hold such a picture.
-        Busy: no room on the disk, or no process for its profile.
+        Busy: no room on the disk, or no process for its profile or metadata.
     """
 
     def __init__(
