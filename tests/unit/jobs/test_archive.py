@@ -7,8 +7,8 @@ import zlib
 
 import pytest
 
-from serve_app.api.jobs.archive import expand
 from serve_app.errors import InvalidParameter, TooLarge
+from serve_app.jobs.archive import expand
 from tests.unit.api.jobs.conftest import zipped
 
 
