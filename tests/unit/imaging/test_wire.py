@@ -101,6 +101,13 @@ def test_an_error_is_raised_as_it_was(memory):
     assert (caught.value.field, caught.value.allowed) == ("image", "less")
 
 
+def test_an_error_that_is_no_text_elsewhere_is_spelled_out(memory):
+    """Told on through Ray, half of a surrogate pair would end the process that tells it."""
+    with pytest.raises(TooLarge) as caught:
+        read_answer({"error": "too-large", "detail": "\ud800", "field": "\udfff"}, memory, 1)
+    assert (caught.value.detail, caught.value.field) == ("\\ud800", "\\udfff")
+
+
 def test_an_unknown_error_is_a_broken_picture(memory):
     with pytest.raises(BrokenImage):
         read_answer({"error": "root", "detail": "x"}, memory, 1)
