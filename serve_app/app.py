@@ -100,7 +100,7 @@ def compose(
         preprocess.bind(args),
         _prompts(args).bind(args) if model.takes_prompt else None,
         denoiser.bind(args),
-        postprocess.bind(),
+        postprocess.bind(args),
     )
     runner = _runner(args).bind(*conducted) if args.jobs.enabled else None
     return gateway.bind(*conducted, runner, cost)

@@ -22,7 +22,9 @@
     └── ConfigurationError      a setting or a model folder that cannot be used; raised at start
 
 Every error carries a sentence for a person (`detail`) and, where they exist, the field at fault and what
-is allowed. Each crosses process borders whole (`pickle`), because a tile fails far from its caller.
+is allowed. Each crosses process borders whole (`pickle`), because a tile fails far from its caller, and holds
+nothing but what is text everywhere: half of a surrogate pair, quoted from a request, ends the process that has
+to tell it to another through Ray.
 """
 
 from __future__ import annotations
@@ -51,15 +53,32 @@ class TesseraError(Exception):
         allowed: str | None = None,
         retry_after_s: float | None = None,
     ) -> None:
-        super().__init__(detail)
-        self.detail = detail
-        self.field = field
-        self.allowed = allowed
+        self.detail = _plain(detail)
+        super().__init__(self.detail)
+        self.field = None if field is None else _plain(field)
+        self.allowed = None if allowed is None else _plain(allowed)
         self.retry_after_s = retry_after_s
 
     def __reduce__(self) -> tuple[Any, ...]:
         facts = {"field": self.field, "allowed": self.allowed, "retry_after_s": self.retry_after_s}
         return _rebuild, (type(self), self.detail, facts)
+
+
+def _plain(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def kind_of(code: str) -> type[TesseraError]:
+    """The class of errors that a code stands for; the root where there is none.
+
+    Only classes that state a code count: Ray derives classes of its own from those that it has carried.
+    """
+    waiting: list[type[TesseraError]] = [TesseraError]
+    for kind in waiting:
+        if vars(kind).get("code") == code:
+            return kind
+        waiting += kind.__subclasses__()
+    return TesseraError
 
 
 def _rebuild(kind: type[TesseraError], detail: str, facts: dict[str, Any]) -> TesseraError:

@@ -141,7 +141,14 @@ class LocalDenoiser:
 
 
 class LocalFinisher:
-    """Finishes pictures on threads, row by row as the tiles come."""
+    """Finishes pictures on threads, row by row as the tiles come.
+
+    Args:
+        limits: What following a source's profile and reading its metadata may take.
+    """
+
+    def __init__(self, limits: ImageLimits) -> None:
+        self._limits = limits
 
     @asynccontextmanager
     async def begin(
@@ -149,7 +156,7 @@ class LocalFinisher:
     ) -> AsyncIterator[LocalFinishing]:
         """See `parts.Finisher`."""
         plan, source = prepared.outline.plan, prepared.source
-        with await asyncio.to_thread(Finish, plan, params, model, source) as finish:
+        with await asyncio.to_thread(Finish, plan, params, model, source, self._limits) as finish:
             finishing = LocalFinishing(finish)
             try:
                 yield finishing
@@ -158,7 +165,8 @@ class LocalFinisher:
 
     async def join(self, frames: Frames, params: ResolvedParams, model: ModelInfo) -> bytes:
         """See `parts.Finisher`."""
-        return await asyncio.to_thread(join, frames, frames.pictures.__getitem__, params, model)
+        found = (frames, frames.pictures.__getitem__, params, model, self._limits)
+        return await asyncio.to_thread(join, *found)
 
 
 class LocalFinishing:
@@ -255,6 +263,6 @@ def conduct(
         LocalPreparer(settings.images, depth),
         LocalPromptEmbedder(settings) if info.takes_prompt else None,
         LocalDenoiser(engine, settings.engine.max_waiting),
-        LocalFinisher(),
+        LocalFinisher(settings.images),
         settings.requests,
     )

@@ -103,7 +103,7 @@ class Workshop:
 
     def conduct(self, wrap: Wrap) -> Upscaler:
         preparer = LocalPreparer(self.settings.images, None)
-        denoiser, finisher = wrap(self.denoiser), LocalFinisher()
+        denoiser, finisher = wrap(self.denoiser), LocalFinisher(self.settings.images)
         return Conductor([FAKE_MODEL], preparer, None, denoiser, finisher, self.settings.requests)
 
     def attempt(self, conduct: Conduct | None = None) -> Attempt:

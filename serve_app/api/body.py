@@ -34,6 +34,7 @@ PICTURES_AT_LIMIT = 2
 ALLOWANCE_BYTES = 256 * 2**10
 """What a body may hold beside its pictures: two prompts at their longest, with room for part headers."""
 
+_HALF = "a text in it holds half of a surrogate pair"
 _BASE64 = "a picture's bytes in base64"
 _TEXTS_THAT_MAY_BE_EMPTY = ("prompt", "negative_prompt")
 
@@ -189,12 +190,35 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
 
 def parse_json(body: bytes) -> Any:
-    """Reads JSON; raises RequestError where it is malformed or names a field twice."""
+    """Reads JSON; raises RequestError where it is malformed, names a field twice, or holds half a character."""
     try:
-        return json.loads(body, object_pairs_hook=_unique)
+        found = json.loads(body, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise RequestError(f"The JSON body is malformed: {reason}.", field="body") from None
+    for name, value in found.items() if isinstance(found, dict) else ():
+        if _is_whole(name) and not _is_whole(value):
+            raise InvalidParameter(f"{name}: {_HALF}", field=name, allowed="Unicode text")
+    if not _is_whole(found):
+        raise RequestError(f"The JSON body is malformed: {_HALF}.", field="body")
+    return found
+
+
+def _is_whole(found: Any) -> bool:
+    """Whether all texts in it are text everywhere: JSON can spell half of a surrogate pair."""
+    waiting = [found]
+    try:
+        for one in waiting:
+            if isinstance(one, str):
+                if not one.isascii():
+                    one.encode()
+            elif isinstance(one, list):
+                waiting += one
+            elif isinstance(one, dict):
+                waiting += [*one, *one.values()]
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

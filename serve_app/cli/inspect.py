@@ -1,27 +1,28 @@
 """`tessera inspect`: what a file says of itself, and how to make it again if Tessera made it.
 
-Headers are read and no pixel is decoded. This module refuses to know how any of it came into the file.
+Headers are read and no pixel is decoded; what takes a decoder's library is read in the decoder's process. What
+a stranger wrote is told in plain characters, since a terminal obeys others. This module refuses to know how any
+of it came into the file.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import shlex
 from collections.abc import Callable, Mapping
-from io import BytesIO
 from pathlib import Path
 from typing import Any
-
-import pyvips
-from PIL import ImageCms
 
 from serve_app import __version__
 from serve_app.cli.exits import Exit, UsageError
 from serve_app.contracts import UpscaleParams
+from serve_app.errors import TesseraError
 from serve_app.imaging.inspect import inspect
 from serve_app.imaging.provenance import read_provenance
 from serve_app.imaging.spaces import SRGB
+from serve_app.imaging.worker import profile_name_contained
 from serve_app.imaging.xmp import read_properties
 from serve_app.models.catalog import DESCRIPTION_FILE, SHIPPED, read_model_info
 from serve_app.settings import ImageLimits
@@ -32,6 +33,9 @@ MOST_BYTES = 2**30
 _LIMITS = ImageLimits(upload_bytes=MOST_BYTES, source_pixels=2**62)
 _JXL = (b"\0\0\0\x0cJXL \r\n\x87\n", b"\xff\x0a")  # written, but not read as a source
 _BY_NUMBERS = "none, but colours named by numbers"
+_NO_PLAIN_CHARACTER = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 _NOT_REPEATED = ("preset",)  # what it stood for is there with its own names
 
 
@@ -54,17 +58,22 @@ async def inspect_file(arguments: argparse.Namespace) -> Exit:
         return Exit.DONE
     size = f"{facts['width']}x{facts['height']} px" if facts["width"] else "size not read"
     depth = f"{facts['bit_depth']} bits" if facts["bit_depth"] else "depth not read"
-    print(f"{path}: {facts['format']}, {size}, {depth}, profile {facts['profile'] or 'not read'}")
+    profile = _plain(facts["profile"] or "not read")
+    print(f"{path}: {facts['format']}, {size}, {depth}, profile {profile}")
     if provenance is None:
         print("no provenance: not made by Tessera, or its metadata was taken out")
         return Exit.DONE
     for name, value in provenance.items():
-        print(f"{name}: {value if isinstance(value, str) else json.dumps(value)}")
+        print(_plain(f"{name}: {value if isinstance(value, str) else json.dumps(value)}"))
     if command:
-        print(f"again: {command}")
+        print(_plain(f"again: {command}"))
     for warning in warnings:
-        print(f"warning: {warning}")
+        print(_plain(f"warning: {warning}"))
     return Exit.DONE
+
+
+def _plain(text: str) -> str:
+    return _NO_PLAIN_CHARACTER.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def differences(provenance: Mapping[str, Any]) -> list[str]:
@@ -152,12 +161,8 @@ def _facts(data: bytes, name: str) -> dict[str, Any]:
 
 
 def _profile(data: bytes) -> str | None:
-    """The name of the file's profile; `sRGB` where it has none, None where libvips cannot open it."""
+    """The name of the file's profile; `sRGB` where it has none, None where it could not be read."""
     try:
-        image = pyvips.Image.new_from_buffer(data, "", access="sequential")
-        if "icc-profile-data" not in image.get_fields():
-            return "sRGB"
-        opened = ImageCms.getOpenProfile(BytesIO(image.get("icc-profile-data")))
-        return ImageCms.getProfileDescription(opened).strip()
-    except (pyvips.Error, ImageCms.PyCMSError, OSError):
+        return profile_name_contained(data, _LIMITS)
+    except TesseraError:
         return None

@@ -104,7 +104,7 @@ class Connection:
 def error_of(document: dict[str, Any]) -> errors.TesseraError:
     """Makes a problem document the error that it describes; its sentence tells all that a person needs."""
     code = document["type"].rsplit(":", 1)[-1]
-    kind = _kinds(errors.TesseraError).get(code, errors.TesseraError)
+    kind = errors.kind_of(code)
     detail, allowed = document["detail"], document.get("allowed")
     if allowed is not None and allowed not in detail:
         detail = f"{detail}; allowed: {allowed}"
@@ -114,10 +114,3 @@ def error_of(document: dict[str, Any]) -> errors.TesseraError:
         allowed=allowed,
         retry_after_s=document.get("retry_after_s"),
     )
-
-
-def _kinds(root: type[errors.TesseraError]) -> dict[str, type[errors.TesseraError]]:
-    found = {root.code: root}
-    for kind in root.__subclasses__():
-        found |= _kinds(kind)
-    return found

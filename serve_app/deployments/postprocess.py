@@ -10,6 +10,7 @@ from ray import ObjectRef
 from serve_app.contracts import FidelityReport, ModelInfo, ResolvedParams
 from serve_app.deployments.heap import return_large_blocks
 from serve_app.imaging.frames import Frames
+from serve_app.settings import Settings
 from serve_app.stages.animate import join
 from serve_app.stages.enlarge import Source
 from serve_app.stages.finish import Finish
@@ -17,10 +18,15 @@ from serve_app.tiling.grid import Plan
 
 
 class Postprocess:
-    """Wraps `stages.finish`. It keeps nothing between calls: when a replica dies, another does its pictures."""
+    """Wraps `stages.finish`. It keeps nothing between calls: when a replica dies, another does its pictures.
 
-    def __init__(self) -> None:
+    Args:
+        settings: Limits on what following a source's profile and reading its metadata may take.
+    """
+
+    def __init__(self, settings: Settings) -> None:
         return_large_blocks()
+        self._limits = settings.images
 
     def finish(
         self,
@@ -43,7 +49,7 @@ class Postprocess:
         Yields:
             The report, the file in pieces, and None at the end.
         """
-        with Finish(plan, params, model, source) as finish:
+        with Finish(plan, params, model, source, self._limits) as finish:
             for row in rows:
                 finish.add(ray.get(list(row)))
             yield finish.close()
@@ -58,5 +64,9 @@ class Postprocess:
         Yields:
             The file, and None at the end.
         """
-        yield join(frames, lambda at: b"".join(ray.get(frames.pictures[at])), params, model)
+
+        def take(at: int) -> bytes:
+            return b"".join(ray.get(frames.pictures[at]))
+
+        yield join(frames, take, params, model, self._limits)
         yield None

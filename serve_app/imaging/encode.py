@@ -22,15 +22,17 @@ from serve_app.contracts import ColorProfile, OutputFormat
 from serve_app.errors import Busy, InvalidParameter
 from serve_app.imaging.formats import FORMATS, check_size, stored_bits
 from serve_app.imaging.metadata import carried_exif
+from serve_app.imaging.packets import contained_packet
 from serve_app.imaging.profiles import Conversion
 from serve_app.imaging.provenance import SOFTWARE, as_json, as_properties
 from serve_app.imaging.traits import Traits
 from serve_app.imaging.writers.sheet import Samples, Sheet
-from serve_app.imaging.xmp import written_packet
 from serve_app.levels import Levels, Pixels, to_levels
+from serve_app.settings import ImageLimits
 
 _AT_ONCE_ROWS = 64  # turned to samples together; bounds the copies, whatever a caller brings
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_LIMITS = ImageLimits()
 _LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)  # ITU-R BT.709
 
 
@@ -73,13 +75,22 @@ class Encoder:
         width: Columns of the result, px.
         has_alpha: Whether rows come with alpha. JPEG has none: there they are laid on white.
         look: How it is written.
+        limits: What following the source's profile and reading its XMP may take in memory and time.
 
     Raises:
         InvalidParameter: the format cannot hold it; `output_format` or `bit_depth` is the field.
-        Busy: no room is left on the disk.
+        Busy: no room is left on the disk, or no process came free for the source's profile or XMP.
     """
 
-    def __init__(self, path: Path, height: int, width: int, has_alpha: bool, look: Look) -> None:
+    def __init__(
+        self,
+        path: Path,
+        height: int,
+        width: int,
+        has_alpha: bool,
+        look: Look,
+        limits: ImageLimits = _LIMITS,
+    ) -> None:
         holds = FORMATS[look.output_format]
         check_size(look.output_format, height, width)
         self._bits = stored_bits(look.output_format, look.bit_depth, look.traits.bit_depth)
@@ -87,10 +98,10 @@ class Encoder:
         self._alpha = has_alpha and holds.alpha
         holds_gray = holds.gray_with_alpha if self._alpha else holds.gray
         self._gray = look.traits.gray and holds_gray
-        self._conversion = _conversion(look, self._gray) if holds.profiles else None
+        self._conversion = _conversion(look, self._gray, limits) if holds.profiles else None
         self.warnings = _warnings(look, self._conversion)
         self._width, self._left = width, height
-        sheet = self._sheet(height, look)
+        sheet = self._sheet(height, look, limits)
         self._path, self._part = path, path.with_name(f".{path.name}.part")
         with _room():
             self._file = self._part.open("wb")
@@ -109,7 +120,7 @@ class Encoder:
             alpha: (n, width) float32; None for a picture without.
 
         Raises:
-            Busy: no room is left on the disk.
+            Busy: no room is left on the disk, or no converter came free.
             InvalidParameter: the source's profile fails after all; `color_profile` is the field.
         """
         if len(colour) > self._left or colour.shape[1:] != (self._width, 3):
@@ -161,7 +172,7 @@ class Encoder:
         else:
             self.abort()
 
-    def _sheet(self, height: int, look: Look) -> Sheet:
+    def _sheet(self, height: int, look: Look, limits: ImageLimits) -> Sheet:
         icc = None if self._conversion is None else look.traits.icc
         kept = look.traits if look.keep_metadata else Traits()
         return Sheet(
@@ -179,13 +190,14 @@ class Encoder:
                 is_srgb=icc is None,
                 software=SOFTWARE,
             ),
-            xmp=written_packet(
+            xmp=contained_packet(
                 kept.xmp,
                 height,
                 self._width,
                 keep_gps=look.keep_gps,
                 software=SOFTWARE,
                 properties=as_properties(look.provenance),
+                limits=limits,
             ),
             record=as_json(dict(look.provenance)) if look.provenance else "",
             software=SOFTWARE,
@@ -202,7 +214,7 @@ class Encoder:
         if self._conversion is None:
             stored = _rounded(band, self._bits)
         else:
-            through = _converted(self._conversion, band)
+            through = self._conversion(to_levels(np.broadcast_to(band, (*band.shape[:2], 3))))
             stored = through if self._bits == 16 else _to_8_bits(through)
         if not self._alpha or opacity is None:
             return stored
@@ -239,19 +251,6 @@ def _room() -> Iterator[None]:
         raise Busy("no room is left on the disk that results are written to") from None
 
 
-def _converted(conversion: Conversion, band: Pixels) -> Levels:
-    """Rows in the profile. It was tried on all corners of sRGB, so here it fails for want of memory only.
-
-    The rows before are in the profile already, so these cannot be sRGB: there is no result then.
-    """
-    try:
-        return conversion(to_levels(np.broadcast_to(band, (*band.shape[:2], 3))))
-    except ValueError as error:
-        raise InvalidParameter(
-            f"color_profile: {error}", field="color_profile", allowed="srgb"
-        ) from None
-
-
 def _rounded(pixels: Pixels, bits: int) -> Samples:
     """Rounds half up: the cast cuts."""
     kind, top = (np.uint8, 255) if bits == 8 else (np.uint16, 65535)
@@ -264,13 +263,13 @@ def _to_8_bits(levels: Levels) -> Samples:
     return stored
 
 
-def _conversion(look: Look, gray: bool) -> Conversion | None:
+def _conversion(look: Look, gray: bool, limits: ImageLimits) -> Conversion | None:
     """To the source's profile, if it is asked for, there is one, and results can be written to it."""
     if look.color_profile is not ColorProfile.SOURCE or look.traits.icc is None:
         return None
     try:
-        return Conversion(look.traits.icc, gray=gray)
-    except ValueError:
+        return Conversion(look.traits.icc, gray=gray, limits=limits)
+    except (ValueError, InvalidParameter):
         return None
 
 

@@ -16,10 +16,11 @@ from PIL import Image, PngImagePlugin
 from serve_app.contracts import OutputFormat
 from serve_app.imaging import apng
 from serve_app.imaging.frames import Frames
+from serve_app.imaging.packets import contained_packet
 from serve_app.imaging.provenance import SOFTWARE, as_properties
 from serve_app.imaging.writers.sheet import Sheet
 from serve_app.imaging.writers.whole import AvifWriter, WebpWriter
-from serve_app.imaging.xmp import written_packet
+from serve_app.settings import ImageLimits
 
 _WRITERS = {OutputFormat.WEBP: WebpWriter, OutputFormat.AVIF: AvifWriter}
 _CHANNELS = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}
@@ -33,6 +34,7 @@ def join(
     output_format: OutputFormat,
     quality: int,
     provenance: Mapping[str, Any],
+    limits: ImageLimits,
 ) -> bytes:
     """Joins frames.
 
@@ -42,11 +44,13 @@ def join(
         output_format: PNG, WebP or AVIF. An AVIF plays for ever.
         quality: 1 to 100, for WebP and AVIF.
         provenance: How the result was made, as `encode.Look` has it.
+        limits: What reading the first frame's XMP may take.
 
     Returns:
         The file.
 
     Raises:
+        Busy: no process came free to read it.
         ValueError: the frames are not of one size and kind.
     """
     file = BytesIO()
@@ -62,7 +66,7 @@ def join(
         save_all=True,
         duration=list(frames.durations_ms),
         loop=min(frames.plays, _MOST_PLAYS),
-        **writer.options(_sheet(film, quality, provenance)),
+        **writer.options(_sheet(film, quality, provenance, limits)),
     )
     return file.getvalue()
 
@@ -105,7 +109,7 @@ def _opened(data: bytes) -> PngImagePlugin.PngImageFile:
     return PngImagePlugin.PngImageFile(BytesIO(data))
 
 
-def _sheet(film: _Film, quality: int, provenance: Mapping[str, Any]) -> Sheet:
+def _sheet(film: _Film, quality: int, provenance: Mapping[str, Any], limits: ImageLimits) -> Sheet:
     """What the first frame says of itself, which judged what may be said, with its own provenance."""
     info = film.info
     exif = info.get("exif")
@@ -117,13 +121,14 @@ def _sheet(film: _Film, quality: int, provenance: Mapping[str, Any]) -> Sheet:
         quality=quality,
         icc=info.get("icc_profile"),
         exif=None if exif is None else exif.removeprefix(_EXIF_PREFIX),
-        xmp=written_packet(
+        xmp=contained_packet(
             info.get("xmp"),
             film.height,
             film.width,
             keep_gps=True,
             software=SOFTWARE,
             properties=as_properties(provenance),
+            limits=limits,
         ),
         record="",
         software=SOFTWARE,

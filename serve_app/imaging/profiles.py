@@ -1,8 +1,9 @@
 """From sRGB, in which everything is computed, to the profile of a result's file.
 
-libvips' lcms does it with 16 bits a sample, a band of rows at a time. A profile comes from a stranger's file:
-one that cannot be written to is not an error, its result stays sRGB. This module refuses to know file
-formats.
+A profile comes from a stranger's file. So it is judged here, and followed in the process of `worker`, some rows
+at a time; a malicious one costs that process and its own result, never the service. One that cannot be written
+to is not an error: its result stays sRGB. This module refuses to know the library that follows profiles, and
+file formats.
 """
 
 from __future__ import annotations
@@ -11,11 +12,10 @@ import struct
 from itertools import product
 
 import numpy as np
-import pyvips
 
+from serve_app.imaging.worker import convert_contained
 from serve_app.levels import Levels
-
-pyvips.cache_set_max(0)  # a band never comes again, and the cache would keep it
+from serve_app.settings import ImageLimits
 
 MOST_PROFILE_BYTES = 4 * 2**20  # the largest in common use, tables for a scanner, have 3 MB
 _MOST_TAGS = 100
@@ -23,22 +23,26 @@ _HEADER_BYTES, _TAG_BYTES = 128, 12
 _CLASSES = (b"mntr", b"scnr", b"prtr", b"spac")
 _CONNECTED_BY = (b"XYZ ", b"Lab ")
 _SAME = 257  # levels; one step of 8 bits: such a profile is sRGB by another name
+_AT_ONCE_PIXELS = 2**20  # go to the other process together: 6 MB, however wide a row
 
 
 class Conversion:
-    """Converts rows from sRGB to a profile.
+    """Converts rows from sRGB to a profile. It is tried on all corners of sRGB first.
 
     Args:
         icc: The profile: of one channel for gray rows, of three for others.
         gray: Whether the file keeps one channel of colour.
+        limits: What converting a band may take in memory and time.
 
     Raises:
-        ValueError: the profile cannot be written to, or is of another kind.
+        ValueError: the profile is of another kind, or no profile.
+        InvalidParameter: it cannot be written to: it is refused, takes too long, or the converter dies of it.
+        Busy: no converter came free.
     """
 
-    def __init__(self, icc: bytes, *, gray: bool) -> None:
+    def __init__(self, icc: bytes, *, gray: bool, limits: ImageLimits) -> None:
         _judge(icc, b"GRAY" if gray else b"RGB ")
-        self._icc = icc
+        self._icc, self._limits = icc, limits
         self._channels = 1 if gray else 3
         steps = np.linspace(0, 65535, 9).astype(np.uint16)
         corners = [(v, v, v) for v in steps] if gray else list(product(steps, repeat=3))
@@ -47,26 +51,27 @@ class Conversion:
         self._same = bool(np.abs(difference).max() <= _SAME)
 
     def __call__(self, colour: Levels) -> Levels:
-        """Converts (n, width, 3) sRGB to (n, width, 3 or 1) in the profile."""
+        """Converts (n, width, 3) sRGB to (n, width, 3 or 1) in the profile.
+
+        Raises:
+            InvalidParameter: after all it cannot be written to. The rows before are in the profile already, so
+                these cannot be sRGB: there is no result then.
+            Busy: no converter came free.
+        """
         if self._same:
             return colour[:, :, : self._channels]
         return self._through(colour)
 
     def _through(self, colour: Levels) -> Levels:
-        height, width = colour.shape[:2]
-        try:
-            rows = pyvips.Image.new_from_memory(
-                np.ascontiguousarray(colour).data, width, height, 3, "ushort"
-            ).copy(interpretation="rgb16")
-            between = rows.icc_import(input_profile="srgb", intent="relative", pcs="lab").copy()
-            between.set_type(pyvips.GValue.blob_type, "icc-profile-data", self._icc)
-            written = between.icc_export(intent="relative", depth=16)
-            samples = np.frombuffer(written.write_to_memory(), np.uint16)
-        except pyvips.Error as error:
-            raise ValueError(f"the profile cannot be written to ({error})") from None
-        if written.bands != self._channels:
-            raise ValueError(f"the profile has {written.bands} channels")
-        return samples.reshape(height, width, written.bands)
+        pixels = colour.reshape(-1, 3)
+        pieces = [
+            convert_contained(
+                pixels[first : first + _AT_ONCE_PIXELS], self._icc, self._channels, self._limits
+            )
+            for first in range(0, len(pixels), _AT_ONCE_PIXELS)
+        ]
+        found = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+        return found.reshape(*colour.shape[:2], self._channels)
 
 
 def _judge(icc: bytes, space: bytes) -> None:

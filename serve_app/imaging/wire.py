@@ -30,8 +30,8 @@ from serve_app.imaging.traits import Traits
 from serve_app.levels import Levels
 
 READY = {"ready": True}
-PICTURE, FRAMES = "picture", "frames"
-"""What a file may be decoded to."""
+PICTURE, FRAMES, ROWS, PACKET, NAME = "picture", "frames", "rows", "packet", "name"
+"""What may be asked for: a file's picture, its frames, rows in a profile, a result's XMP, a profile's name."""
 _LONGEST_LINE_BYTES = 65536
 _LEVEL_BYTES = 2
 _BLOCKS = ("icc", "exif", "xmp")
@@ -206,6 +206,44 @@ def read_answer(message: Message, memory: SharedMemory, pixels: int) -> Picture:
     alpha = memory.allocate((height, width)) if has_alpha else None
     blocks = [None if size is None else memory.take(size) for size in sizes]
     return Picture(colour, alpha, Traits(gray, bit_depth, *blocks))
+
+
+def samples_message(samples: Levels, memory: SharedMemory) -> Message:
+    """Describes samples, which are appended to `memory`."""
+    memory.append(samples.tobytes())
+    return {"samples": samples.size}
+
+
+def read_samples(message: Message, memory: SharedMemory, shape: tuple[int, ...]) -> Levels:
+    """Takes what `samples_message` described; nobody else holds it then.
+
+    Raises:
+        ValueError: the message makes no sense, or the samples are not as many as the shape wants.
+    """
+    count = int(np.prod(shape, dtype=np.int64))
+    if whole_number(message.get("samples")) != count:
+        raise ValueError("an answer of another length")
+    found = memory.take(count * _LEVEL_BYTES)
+    return np.frombuffer(found, np.uint16).reshape(shape)  # ValueError where the memory held less
+
+
+def text_message(text: bytes | None, memory: SharedMemory) -> Message:
+    """Describes a text, which is appended to `memory`."""
+    memory.append(text or b"")
+    return {"text": None if text is None else len(text)}
+
+
+def read_text(message: Message, memory: SharedMemory, most_bytes: int) -> bytes | None:
+    """Takes what `text_message` described; ValueError if it makes no sense, is no UTF-8, or is too long."""
+    length = message.get("text", -1)
+    if length is None:
+        return None
+    if not 0 < whole_number(length) <= most_bytes:
+        raise ValueError("an answer of another length")
+    found = memory.take(length)
+    if len(found) != length or b"\0" in found:
+        raise ValueError("an answer that is longer than its memory")
+    return found.decode().encode()
 
 
 def whole_number(number: object) -> int:

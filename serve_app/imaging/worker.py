@@ -1,10 +1,11 @@
 """Decodes in a process of its own, so that a malicious file costs one answer and never the service.
 
-The child knows two things, `codec.decode` and `split.split`, and has little to lose: an address space with a
-limit, no environment, few calls of the system (`sandbox`), and a time after which it is killed. It starts
-once and stays warm; who finds it dead, or kills it, starts another with the next picture. The picture comes
-back in memory that both map. There are two, so that one file that takes all the time it may holds up nobody
-else. This module refuses to know formats and decoders.
+The child knows five things: `codec.decode`, `split.split`, `convert.to_profile`, `xmp.written_packet` and
+`names.profile_name`. It has little to lose: an address space with a limit, no environment, few calls of the
+system (`sandbox`), and a time after which it is killed. It starts once and stays warm; who finds it dead, or
+kills it, starts another with the next errand. A picture comes back in memory that both map. There are two, so
+that one file that takes all the time it may holds up nobody else. This module refuses to know formats and
+decoders, and what is asked for (`errands`).
 """
 
 from __future__ import annotations
@@ -17,23 +18,17 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
-from serve_app.errors import BrokenImage, Busy, RequestError, TooLarge
+from serve_app.errors import Busy, RequestError
+from serve_app.imaging import errands
 from serve_app.imaging.codec import Picture
-from serve_app.imaging.frames import Frames, read_frames
-from serve_app.imaging.inspect import FIELD, Header, inspect
-from serve_app.imaging.wire import (
-    FRAMES,
-    PICTURE,
-    Message,
-    SharedMemory,
-    read_answer,
-    receive,
-    send,
-)
+from serve_app.imaging.errands import Errand
+from serve_app.imaging.frames import Frames
+from serve_app.imaging.inspect import FIELD
+from serve_app.imaging.wire import Message, SharedMemory, receive, send
+from serve_app.levels import Levels
 from serve_app.settings import ImageLimits
 
 _CHILD = (sys.executable, "-m", "serve_app.imaging.child")
@@ -49,7 +44,6 @@ _FIXED = dict.fromkeys(
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Read = Callable[[Message, SharedMemory, Header], T]
 
 
 class DecodeWorker:
@@ -73,30 +67,28 @@ class DecodeWorker:
 
     def decode(self, data: bytes, limits: ImageLimits, field: str = FIELD) -> Picture:
         """See `decode_contained`."""
-        return self.ask(data, limits, field, PICTURE, _read_picture)
+        return self.run(errands.picture(data, limits, field))
 
-    def ask(self, data: bytes, limits: ImageLimits, field: str, wanted: str, read: Read[T]) -> T:
-        """Has a file decoded to what `read` makes of the child's answer."""
-        header = inspect(data, limits, field)
+    def run(self, errand: Errand[T]) -> T:
+        """Has something done; raises what the errand says, or Busy where no child can be had."""
         with self._turn:
             try:
-                line = self._started(limits.decode_memory_bytes)
-                memories = _memories(data)
+                line = self._started(errand.limits.decode_memory_bytes)
+                memories = _memories(errand.given)
             except OSError as error:
                 raise _short(error) from error
             answered = False
             try:
-                request = {"limits": limits.model_dump(), "field": field, "wanted": wanted}
-                found = read(_ask(line, memories, request, limits), memories[1], header)
+                found = errand.read(_ask(line, memories, errand), memories[1])
                 answered = True
                 return found
             except RequestError:
                 answered = True
                 raise
             except TimeoutError:
-                raise _too_slow(header, limits, field) from None
+                raise errand.too_slow from None
             except (OSError, EOFError, ValueError):
-                raise _died(header, limits, field) from None
+                raise errand.died from None
             finally:
                 for memory in memories:
                     memory.close()
@@ -156,15 +148,14 @@ class DecodeWorkers:
         for worker in workers:
             self._free.put(worker)
 
-    def ask(self, data: bytes, limits: ImageLimits, field: str, wanted: str, read: Read[T]) -> T:
-        """See `DecodeWorker.ask`."""
-        inspect(data, limits, field)  # what is refused by its header need not wait
+    def run(self, errand: Errand[T]) -> T:
+        """See `DecodeWorker.run`; Busy, too, where none comes free in the time that one may take."""
         try:
-            worker = self._free.get(timeout=limits.decode_timeout_s)
+            worker = self._free.get(timeout=errand.limits.decode_timeout_s)
         except queue.Empty:
             raise Busy("all decoders are at work", retry_after_s=_RETRY_AFTER_S) from None
         try:
-            return worker.ask(data, limits, field, wanted, read)
+            return worker.run(errand)
         finally:
             self._free.put(worker)
 
@@ -189,7 +180,7 @@ def decode_contained(data: bytes, limits: ImageLimits, field: str = FIELD) -> Pi
         BrokenImage: the file does not decode whole, or the decoder died of it.
         Busy: no decoder came free in the time that one may take.
     """
-    return _workers.ask(data, limits, field, PICTURE, _read_picture)
+    return _workers.run(errands.picture(data, limits, field))
 
 
 def split_contained(data: bytes, limits: ImageLimits, count: int) -> Frames:
@@ -197,20 +188,59 @@ def split_contained(data: bytes, limits: ImageLimits, count: int) -> Frames:
 
     The limits on time and memory are for all frames together. It raises what `decode_contained` raises.
     """
-    return _workers.ask(data, limits, FIELD, FRAMES, partial(read_frames, count=count))
+    return _workers.run(errands.frames(data, limits, FIELD, count))
 
 
-def _read_picture(message: Message, memory: SharedMemory, header: Header) -> Picture:
-    picture = read_answer(message, memory, header.height * header.width)
-    if picture.height != header.height:
-        raise ValueError("a picture of another shape")
-    return picture
+def convert_contained(colour: Levels, icc: bytes, channels: int, limits: ImageLimits) -> Levels:
+    """Converts colours as `convert.to_profile` does, where `decode_contained` decodes.
+
+    Args:
+        colour: (..., 3) sRGB.
+        icc: The profile.
+        channels: How many it has, 1 or 3.
+        limits: What it may take in memory and time.
+
+    Returns:
+        (..., channels) in the profile; not to be written to.
+
+    Raises:
+        InvalidParameter: the profile cannot be written to, takes too long, or the converter died of it.
+        Busy: no converter came free in the time that one may take.
+    """
+    return _workers.run(errands.rows(colour, icc, channels, limits))
 
 
-def _memories(data: bytes) -> tuple[SharedMemory, SharedMemory]:
-    """What goes to the child: the file, and the place for its picture."""
-    file = SharedMemory.create(data)
+def write_packet_contained(
+    source: bytes, facts: Mapping[str, Any], limits: ImageLimits
+) -> bytes | None:
+    """Makes a result's XMP as `xmp.written_packet` does, where `decode_contained` decodes.
+
+    Args:
+        source: The source's packet.
+        facts: The further arguments, by name.
+        limits: What it may take in memory and time.
+
+    Raises:
+        InvalidParameter: it takes too long, or its reader died of it.
+        Busy: no process came free in the time that one may take.
+    """
+    return _workers.run(errands.packet(source, facts, limits))
+
+
+def profile_name_contained(data: bytes, limits: ImageLimits, field: str = FIELD) -> str | None:
+    """Asks for the name of a file's profile as `names.profile_name` does, where `decode_contained` decodes.
+
+    It raises what `decode_contained` raises.
+    """
+    return _workers.run(errands.profile_name(data, limits, field))
+
+
+def _memories(given: Sequence[bytes]) -> tuple[SharedMemory, SharedMemory]:
+    """What goes to the child: what it is given, and the place for what it makes."""
+    file = SharedMemory.create()
     try:
+        for part in given:
+            file.append(part)
         return file, SharedMemory.create()
     except OSError:
         file.close()
@@ -218,38 +248,18 @@ def _memories(data: bytes) -> tuple[SharedMemory, SharedMemory]:
 
 
 def _ask(
-    line: socket.socket,
-    memories: tuple[SharedMemory, SharedMemory],
-    request: Message,
-    limits: ImageLimits,
+    line: socket.socket, memories: tuple[SharedMemory, SharedMemory], errand: Errand[T]
 ) -> Message:
-    line.settimeout(limits.decode_timeout_s)
-    send(line, request, memories)
-    message, _ = receive(line, within_s=limits.decode_timeout_s)
+    within_s = errand.limits.decode_timeout_s
+    line.settimeout(within_s)
+    send(line, errand.request | {"limits": errand.limits.model_dump()}, memories)
+    message, _ = receive(line, within_s=within_s)
     return message
 
 
 def _short(error: OSError) -> Busy:
     log.error("decoder_not_started", extra={"action": "decoder_not_started", "reason": str(error)})
     return Busy("no memory or process is left for a decoder", retry_after_s=_RETRY_AFTER_S)
-
-
-def _too_slow(header: Header, limits: ImageLimits, field: str) -> TooLarge:
-    return TooLarge(
-        f"{field}: decoding this {header.format.upper()} file took longer than the limit of"
-        f" {limits.decode_timeout_s:g} s",
-        field=field,
-        allowed=f"a file that decodes within {limits.decode_timeout_s:g} s",
-    )
-
-
-def _died(header: Header, limits: ImageLimits, field: str) -> BrokenImage:
-    return BrokenImage(
-        f"{field}: the decoder died of this {header.format.upper()} file, or of its limit of"
-        f" {limits.decode_memory_bytes} bytes",
-        field=field,
-        allowed="a whole file that decodes within the limit",
-    )
 
 
 _workers = DecodeWorkers([DecodeWorker() for _ in range(_AT_ONCE)])

@@ -63,7 +63,11 @@ def frame_params(params: ResolvedParams, gray: bool) -> ResolvedParams:
 
 
 def join(
-    frames: Frames, take: Callable[[int], bytes], params: ResolvedParams, model: ModelInfo
+    frames: Frames,
+    take: Callable[[int], bytes],
+    params: ResolvedParams,
+    model: ModelInfo,
+    limits: ImageLimits,
 ) -> bytes:
     """Joins enlarged frames to the result.
 
@@ -72,6 +76,7 @@ def join(
         take: Gives an enlarged picture's file by its number, as often as it is asked for.
         params: Of the whole.
         model: The one that made them.
+        limits: What reading their metadata may take.
     """
     told = provenance(params, model)
-    return join_files(frames, take, params.output_format, params.quality, told)
+    return join_files(frames, take, params.output_format, params.quality, told, limits)

@@ -20,6 +20,7 @@ from serve_app.fidelity.noise import judge_source, lowered
 from serve_app.fidelity.report import Measuring
 from serve_app.imaging.encode import Encoder, Look
 from serve_app.levels import Levels, Pixels
+from serve_app.settings import ImageLimits
 from serve_app.stages.enlarge import Source, alpha_rows
 from serve_app.tiling.blend import Blending, fades
 from serve_app.tiling.grid import Plan
@@ -48,13 +49,20 @@ class Finish:
         params: Say the file format and how firmly the result is tied to its source.
         model: Says so where the caller does not, and in how many rounds.
         source: The decoded source.
+        limits: What following its profile and reading its metadata may take.
 
     Raises:
         InvalidParameter: if the file format cannot hold such a picture.
+        Busy: no room on the disk, or no process for its profile or metadata.
     """
 
     def __init__(
-        self, plan: Plan, params: ResolvedParams, model: ModelInfo, source: Source
+        self,
+        plan: Plan,
+        params: ResolvedParams,
+        model: ModelInfo,
+        source: Source,
+        limits: ImageLimits,
     ) -> None:
         self._source, self._size, self._written = source, plan.result, 0
         size, colour = plan.result, source.colour
@@ -74,7 +82,7 @@ class Finish:
             self._path = Path(folder) / "result"
             has_alpha = source.alpha is not None
             look = _look(params, model, source)
-            self._encoder = Encoder(self._path, size.height, size.width, has_alpha, look)
+            self._encoder = Encoder(self._path, size.height, size.width, has_alpha, look, limits)
             stack.callback(self._encoder.abort)
             self._open = stack.pop_all()
 

@@ -24,6 +24,7 @@ from serve_app.contracts import (
     resolve,
 )
 from serve_app.errors import NotFound, TesseraError, TooLarge, WrongState
+from serve_app.jobs.archive import expand
 from serve_app.jobs.planning import look, model_of, plan_of
 from serve_app.presets import with_preset
 from serve_app.settings import Settings
@@ -35,6 +36,9 @@ MOST_KEPT = 50
 """Jobs in memory; above, those that ended first are forgotten."""
 _EVERY_S = 0.3
 _MOST_IN_ZIP = 1000
+_ZIP_AT_LIMIT = (
+    4  # what a ZIP's pictures may weigh together, as a multiple of one's limit: they are held here
+)
 
 Planner = Callable[[Path, UpscaleParams, str], Awaitable[Plan]]
 
@@ -217,11 +221,9 @@ class MemoryBackend:
                     raise TooLarge(f"{path.name} is over {limit} bytes", field="image")
                 found.append(_Kept(path.name, path.read_bytes()))
                 continue
-            with zipfile.ZipFile(path) as file:
-                entries = [e for e in file.infolist() if not e.is_dir()]
-                if len(entries) > _MOST_IN_ZIP or any(e.file_size > limit for e in entries):
-                    raise TooLarge(f"{path.name} holds too much", field="image")
-                found += [_Kept(Path(e.filename).name, file.read(e)) for e in entries]
+            with path.open("rb") as file:
+                unpacked = expand(file, _MOST_IN_ZIP, limit, _ZIP_AT_LIMIT * limit)
+                found += [_Kept(name, data) for name, data in unpacked]
         return found
 
     async def _plan_here(self, picture: Path, params: UpscaleParams, tenant: str) -> Plan:

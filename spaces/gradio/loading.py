@@ -59,7 +59,7 @@ def load(settings: Settings, lent: bool) -> tuple[ModelInfo, Opened]:
                 LocalPreparer(settings.images, depth),
                 embedder,
                 LocalDenoiser(engine, settings.engine.max_waiting),
-                LocalFinisher(),
+                LocalFinisher(settings.images),
                 settings.requests,
             )
         finally:

@@ -6,8 +6,11 @@ import struct
 import zlib
 from collections.abc import Iterator
 
-from tests.corpus.case import BROKEN, EITHER, REFUSED, TOO_LARGE, UNSUPPORTED, Case, bad
-from tests.corpus.originals import original
+import numpy as np
+from PIL import Image
+
+from tests.corpus.case import BROKEN, EITHER, REFUSED, TOO_LARGE, UNSUPPORTED, Case, bad, good
+from tests.corpus.originals import PHOTO, original, saved
 from tests.corpus.parts import (
     LONG,
     SHORT,
@@ -37,6 +40,7 @@ def cases() -> Iterator[Case]:
     yield from _tiff()
     yield from _webp_and_gif()
     yield from _heif()
+    yield from _scans()
     sides = struct.pack(">BHHB", 8, 65500, 65500, 3) + b"\1\x11\0\2\x11\0\3\x11\0"
     jpeg = (
         b"\xff\xd8" + segment(0xC0, sides) + segment(0xDA, b"\3\1\0\2\0\3\0\0\x3f\0") + b"\xff\xd9"
@@ -50,6 +54,17 @@ def cases() -> Iterator[Case]:
     palette = b"\0\0\0\0\xff\xff\xff\0"
     bmp = b"BM" + struct.pack("<IHHI", 62 + len(runs), 0, 0, 62) + header + palette + runs
     yield bad(_KIND, "bmp-runs-over-the-end", bmp, EITHER)
+
+
+def _scans() -> Iterator[Case]:
+    """Each scan of a progressive picture goes over all of its blocks, and takes some ten bytes."""
+    whole = saved(Image.new("L", (1900, 1900), 128), "jpeg", progressive=True)
+    first = whole.index(b"\xff\xda")
+    at = whole.index(b"\xff", first + 10)
+    again = whole[first : first + 10] + b"\0"
+    for count in (50, 5_000, 65_535):
+        data = whole[:at] + again * count + whole[at:]
+        yield bad(_KIND, f"jpeg-{count}-progressive-scans", data, EITHER)
 
 
 def _png() -> Iterator[Case]:
@@ -98,6 +113,12 @@ def _tiff() -> Iterator[Case]:
     strips = [entry for entry in picture_entries(1000, 1000) if entry[0] not in (273, 278, 279)]
     strips += [(273, LONG, [8] * 10**6), (278, LONG, [1]), (279, LONG, [1] * 10**6)]
     yield bad(_KIND, "tiff-million-strips", tiff(strips), EITHER)
+    chain = b"".join(
+        struct.pack("<HHHIII", 1, 256, SHORT, 1, 9, at) for at in range(26, 18 * 50_000, 18)
+    )
+    yield bad(_KIND, "tiff-50000-directories", b"II*\0\x08\0\0\0" + chain + bytes(18), REFUSED)
+    nested = tiff([*picture_entries(9, 9, bits=(8,)), (330, LONG, [8] * 100_000)], bytes(81))
+    yield bad(_KIND, "tiff-100000-directories-inside-itself", nested, EITHER)
     claimed = [*picture_entries(10, 10), (65000, SHORT, [0])]
     data = bytearray(tiff(claimed, bytes(300)))
     at = data.rindex(struct.pack("<HH", 65000, SHORT)) + 4
@@ -129,8 +150,13 @@ def _heif() -> Iterator[Case]:
         wide = whole[:at] + struct.pack(">II", 2**32 - 1, 2**32 - 1) + whole[at + 8 :]
         yield bad(_KIND, f"{kind}-ispe-of-2-to-the-64", wide, REFUSED)
         yield bad(_KIND, f"{kind}-grid-256x256", grid(kind, 65_000, 65_000, 256, 256), REFUSED)
-        small = grid(kind, 1900, 1900, 256, 256)
-        yield bad(_KIND, f"{kind}-grid-of-one-tile-65536-times", small, EITHER)
+        tiled = grid(kind, 255 * 8, 255 * 7, 255, 255)
+        yield bad(_KIND, f"{kind}-grid-of-one-tile-65025-times", tiled, EITHER)
+        four = np.tile(PHOTO, (2, 2, 1))
+        yield good("rare layout", f"{kind}-grid-of-four", grid(kind, 96, 128, 2, 2), four, 12)
+        for name, parts in (("itself", [2] * 4), ("one-of-four", [1]), ("none", [])):
+            data = grid(kind, 96, 128, 2, 2, parts)
+            yield bad(_KIND, f"{kind}-grid-of-{name}", data, EITHER)
         deep = box(b"ftyp", b"avif" if kind == "avif" else b"heic") + box(b"meta", _nested(2000))
         yield bad(_KIND, f"{kind}-boxes-2000-deep", deep, {BROKEN, UNSUPPORTED})
 
@@ -142,18 +168,23 @@ def _nested(depth: int) -> bytes:
     return body
 
 
-def grid(kind: str, height: int, width: int, rows: int, columns: int) -> bytes:
-    """A picture put together of one tile, again and again, within the original's container."""
+def grid(
+    kind: str, height: int, width: int, rows: int, columns: int, parts: list[int] | None = None
+) -> bytes:
+    """A picture put together of one tile, again and again, within the original's container.
+
+    The tile is item 1 and the picture item 2; `parts` are the items that it says it is put together of.
+    """
     brand, coding = (b"avif", b"av01") if kind == "avif" else (b"heic", b"hvc1")
     whole = original(kind)
     properties = _body_of(whole, b"ipco")
     tile = _body_of(whole, b"mdat")
-    count = rows * columns
+    listed = [1] * (rows * columns) if parts is None else parts
     last = struct.pack(">BBBBII", 0, 1, rows - 1, columns - 1, width, height)
     items = box(b"infe", struct.pack(">HH", 1, 0) + coding + b"\0", 2)
     items += box(b"infe", struct.pack(">HH", 2, 0) + b"grid\0", 2)
     kinds = box(b"iinf", struct.pack(">H", 2) + items, 0)
-    ids = struct.pack(">HH", 2, count % 2**16) + struct.pack(">H", 1) * count
+    ids = struct.pack(">HH", 2, len(listed) % 2**16) + struct.pack(f">{len(listed)}H", *listed)
     references = box(b"iref", box(b"dimg", ids), 0)
     own = box(b"ispe", struct.pack(">II", width, height), 0)
     known = _count(properties)

@@ -13,6 +13,7 @@ from PIL import Image, ImageCms
 from tests.corpus.case import EITHER, Case, bad, good
 from tests.corpus.originals import PHOTO, TOLERANCE, original, saved
 from tests.corpus.parts import PNG_MAGIC, chunk, segment
+from tests.unit.imaging.results import endless_profile
 
 _KIND = "huge metadata"
 _BYTES = 4 * 2**20
@@ -115,6 +116,8 @@ def _profiles() -> Iterator[Case]:
         jpeg = original("jpeg")
         data = jpeg[:2] + segment(0xE2, mark) + jpeg[2:]
         yield good("broken profile", f"jpeg-{name}", data, PHOTO, _LOSSY)
+    endless = _before_pixels(_iccp(endless_profile(30_000)))
+    yield good("broken profile", "png-way-out-of-30000-steps", endless, PHOTO, 60)
     bad_stream = chunk(b"iCCP", b"a\0\0not a zlib stream at all")
     yield Case("broken profile", "png-not-deflated", _before_pixels(bad_stream), EITHER, (48, 64))
     jpeg = original("jpeg")

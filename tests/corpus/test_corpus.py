@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 
 import pytest
 
 from serve_app.api.problems import status_of
 from serve_app.errors import RequestError
+from serve_app.imaging import errands
 from serve_app.imaging.codec import Picture
-from serve_app.imaging.frames import read_frames
 from serve_app.imaging.inspect import FIELD, inspect
 from serve_app.imaging.motion import count_frames
-from serve_app.imaging.wire import FRAMES
 from serve_app.imaging.worker import DecodeWorker
 from serve_app.levels import from_levels
 from tests.corpus import LIMITS, Case, bombs, corpus, lies
@@ -48,8 +46,7 @@ def _decoded(worker: DecodeWorker, case: Case) -> Picture:
     data = case.data
     count = count_frames(data, inspect(data, LIMITS), LIMITS) if case.animated else 1
     if count > 1:
-        read = partial(read_frames, count=count)
-        data = worker.ask(data, LIMITS, FIELD, FRAMES, read).pictures[0]
+        data = worker.run(errands.frames(data, LIMITS, FIELD, count)).pictures[0]
     return worker.decode(data, LIMITS)
 
 

@@ -47,6 +47,22 @@ def test_errors_cross_a_process_border_whole(kind: type[TesseraError]) -> None:
         assert copy.args == error.args
 
 
+def test_what_is_no_text_elsewhere_is_spelled_out() -> None:
+    """Half a surrogate pair, told through Ray, ended the process that told it."""
+    error = TesseraError("a\ud800", field="b\udfff", allowed="c\ud800")
+    assert str(error) == error.detail == "a\\ud800"
+    assert (error.field, error.allowed) == ("b\\udfff", "c\\ud800")
+
+
+@pytest.mark.parametrize("kind", TREE)
+def test_a_code_names_its_class_whatever_was_derived_from_it(kind: type[TesseraError]) -> None:
+    """Ray derives a class of its own from each that it carries, and that one cannot be made like this."""
+    derived = type("Carried", (kind,), {"__init__": None})
+    assert errors.kind_of(kind.code) is kind
+    assert derived in kind.__subclasses__()
+    assert errors.kind_of("of-another-version") is TesseraError
+
+
 @pytest.mark.parametrize("kind", TREE)
 def test_facts_are_optional(kind: type[TesseraError]) -> None:
     error = pickle.loads(pickle.dumps(kind("Only this.")))

@@ -56,6 +56,7 @@ TESTED_ELSEWHERE = {
     "serve_app/api/dialects/replicate_schemas.py": "tests/unit/api/dialects/test_replicate.py",
     "serve_app/api/dialects/sdwebui_schemas.py": "tests/unit/api/dialects/test_sdwebui.py",
     "serve_app/api/metrics.py": "tests/unit/api/jobs/test_metrics.py",
+    "serve_app/imaging/errands.py": "tests/unit/imaging/test_worker.py",
     "serve_app/api/multipart.py": "tests/unit/api/test_body.py",
     "serve_app/api/routes.py": "tests/unit/api/test_app.py",
     "serve_app/api/schemas.py": "tests/unit/api/test_openapi.py",

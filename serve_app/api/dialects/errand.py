@@ -14,7 +14,7 @@ from serve_app.api.jobs.desk import Desk
 from serve_app.api.jobs.gathering import Draft, Gathered
 from serve_app.api.jobs.submission import Order, take_in
 from serve_app.contracts import Progress, ProgressCallback, Upscaler, UpscaleRequest
-from serve_app.errors import BlobMissing, TesseraError, WrongState
+from serve_app.errors import BlobMissing, TesseraError, WrongState, kind_of
 from serve_app.jobs.planning import look
 from serve_app.jobs.records import Event, Json
 from serve_app.settings import Settings
@@ -145,14 +145,6 @@ async def _show(desk: Desk, blob: str, on_preview: OnPreview) -> None:
 
 def error_of(problem: Json) -> TesseraError:
     """The error that a job's item was given up for, from the members of its problem document."""
-    code = str(problem["type"]).rsplit(":", 1)[-1]
-    kind = _kinds(TesseraError).get(code, TesseraError)
+    kind = kind_of(str(problem["type"]).rsplit(":", 1)[-1])
     facts = {"field": problem.get("field"), "allowed": problem.get("allowed")}
     return kind(problem["detail"], **facts)
-
-
-def _kinds(root: type[TesseraError]) -> dict[str, type[TesseraError]]:
-    found = {root.code: root}
-    for kind in root.__subclasses__():
-        found |= _kinds(kind)
-    return found

@@ -17,7 +17,6 @@ from urllib.parse import urlsplit
 from starlette.requests import Request
 
 from serve_app.api.body import JSON, MULTIPART, parse_json, parse_object, tenant_of
-from serve_app.api.jobs.archive import expand
 from serve_app.api.jobs.desk import Desk
 from serve_app.api.jobs.form import ARCHIVE_FIELD, TEXT_BYTES, File, JobForm
 from serve_app.api.multipart import CONTROL_IMAGE_PREFIX, over_limit
@@ -25,6 +24,7 @@ from serve_app.api.problems import UnsupportedBody
 from serve_app.errors import InvalidParameter, RequestError, TooLarge
 from serve_app.fetch.settings import FetchSettings
 from serve_app.fetch.target import Refused, target_of
+from serve_app.jobs.archive import expand
 from serve_app.jobs.imports import FIELD as PREFIX_FIELD
 from serve_app.jobs.imports import Imports
 from serve_app.jobs.planning import Seen, look
@@ -140,6 +140,8 @@ class _Gathering:
             given = {URL_FIELD: item} if items is None else _object(item, where)
             url = given.pop(URL_FIELD, None)
             name = given.pop("name", None)
+            if not isinstance(name, str | None):
+                raise InvalidParameter(f"{where}.name: not a text", field=f"{where}.name")
             self._add(
                 Draft(
                     _name(name or _named(url)),

@@ -116,7 +116,12 @@ async def test_json_without_a_picture(http: httpx.AsyncClient, body: object) -> 
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{", b"nonsense", b"\xff\xfe\x00", b"[" * 100_000, b"[]", b'"text"', b"null", b"3"],
+    [
+        *(b"", b"{", b"nonsense", b"\xff\xfe\x00", b"[" * 100_000, b"[]", b'"text"', b"null", b"3"),
+        b'{"\\udfff": 1}',
+        b'{"\xed\xa0\x80": 1}',
+        b'["\\ud800"]',
+    ],
     ids=repr,
 )
 async def test_malformed_json(http: httpx.AsyncClient, body: bytes) -> None:
@@ -450,7 +455,22 @@ async def test_a_form_asks_for_formats(http: httpx.AsyncClient) -> None:
         assert response.headers["Content-Type"] == kind.media_type
 
 
-async def test_lone_surrogates_are_refused_by_name(http: httpx.AsyncClient) -> None:
-    body = json.dumps({"image_base64": ENCODED, "prompt": "\ud800"})
-    response = await http.post(URL, content=body, headers={"Content-Type": "application/json"})
-    problem(response, 422, "invalid-parameter", "prompt")
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("prompt", "\ud800"),
+        ("image_url", "https://a.example/\udfff"),
+        ("controls", [{"name": "\ud800"}]),
+        (
+            "control_images_base64",
+            {"\ud800": ENCODED},
+        ),  # ended the process that said what was wrong
+    ],
+)
+@pytest.mark.parametrize("url", [URL, "/v1/plan"])
+async def test_lone_surrogates_are_refused_by_name(
+    http: httpx.AsyncClient, url: str, name: str, value: object
+) -> None:
+    body = json.dumps({"image_base64": ENCODED, name: value})
+    response = await http.post(url, content=body, headers={"Content-Type": "application/json"})
+    problem(response, 422, "invalid-parameter", name)

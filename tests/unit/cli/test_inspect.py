@@ -14,6 +14,7 @@ from serve_app.cli import main
 from serve_app.cli.arguments import build_parser, option_of, read_params
 from serve_app.cli.inspect import differences, repeat
 from serve_app.contracts import OutputFormat, UpscaleParams
+from serve_app.errors import BrokenImage
 from serve_app.imaging.encode import encode
 from serve_app.models.catalog import SHIPPED, read_model_info
 from tests.unit.imaging.pictures import chunk, png
@@ -104,6 +105,31 @@ def test_another_version_and_another_revision_are_told(
     ]
     assert main(["inspect", str(path)]) == 0
     assert f"warning: made by Tessera 0.0.1; this is {__version__}" in capsys.readouterr().out
+
+
+def test_what_a_stranger_wrote_does_not_reach_a_terminal_as_a_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = "\x1b]0;title\x07\x9b2J\r\u202egnp"
+    told = {"version": bad, "model": bad, "parameters": {"prompt": bad, bad: bad}}
+    text = b"iTXtTessera\0\0\0\0\0" + json.dumps(told).encode()
+    plain = encode(smooth(), None, look(icc=p3().replace(b"uP3", b"\x1bP3")))
+    path = tmp_path / "result.png"
+    path.write_bytes(plain[:33] + len(text[4:]).to_bytes(4, "big") + text + bytes(4) + plain[33:])
+    assert main(["inspect", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "version: \ufffd]0;title" in out
+    assert not set(out) & set("\x1b\x07\x9b\r\u202e")
+
+
+def test_a_profile_that_kills_its_reader_has_no_name(
+    result: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def died(*_: object) -> str:
+        raise BrokenImage("the decoder died")
+
+    monkeypatch.setattr(command, "profile_name_contained", died)
+    assert told(result, capsys)["profile"] is None
 
 
 def test_what_somebody_else_wrote_never_fails() -> None:

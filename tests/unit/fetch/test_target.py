@@ -48,6 +48,24 @@ def test_one_plain_spelling(text: str, plain: str) -> None:
         "[v1.a]",
         "[::1",
         "①②⑦.⓪.⓪.①",
+        "１２７.0.0.1",  # noqa: RUF001  digits of full width
+        "೧.1.1.1",  # digits of another script
+        "ｌocalhost",  # noqa: RUF001
+        "127.0.0.1\u200b",
+        "\u00ad127.0.0.1",
+        "%31%32%37.0.0.1",
+        "%6cocalhost",
+        "127.0.0.1%00",
+        "0",
+        "0x0",
+        "017700000001",
+        "127.0.0.0x1",
+        "2852039166",
+        "1e3.1.1.1",
+        "127.0.0.1..",
+        "[::ffff:127.1]",
+        "[::1].example.org",
+        "example.org[::1]",
         "",
         ".",
         "a..b",
@@ -64,9 +82,27 @@ def test_odd_hosts_are_refused(host: str) -> None:
         read(f"https://{host}/x.png")
 
 
-@pytest.mark.parametrize("host", ["127。0。0。1", "127.0.0.1.", "127.0.0.1"])
+@pytest.mark.parametrize(
+    "host",
+    ["127。0。0。1", "127．0．0．1", "127｡0｡0｡1", "127.0.0.1.", "127.0.0.1"],  # noqa: RUF001
+)
 def test_an_address_is_known_as_one(host: str) -> None:
     assert read(f"https://{host}/").literal == ip_address("127.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("[0:0:0:0:0:0:0:1]", "::1"),
+        ("[::127.0.0.1]", "::7f00:1"),
+        ("[::FFFF:127.0.0.1]", "::ffff:7f00:1"),
+        ("[64:ff9b::127.0.0.1]", "64:ff9b::7f00:1"),
+        ("169.254.169.254.", "169.254.169.254"),
+    ],
+)
+def test_an_address_has_one_spelling(host: str, address: str) -> None:
+    target = read(f"HTTPS://{host}#@example.org")
+    assert (target.literal, target.host) == (ip_address(address), address)
 
 
 @pytest.mark.parametrize(
@@ -90,6 +126,13 @@ def test_an_address_is_known_as_one(host: str) -> None:
         "https://example.org:99999/",
         "https://example.org:a/",
         "https://example.org\\@127.0.0.1/",
+        "https://[::1]:443@example.org/",
+        "https:///example.org/",
+        "https://example.org:-1/",
+        "https://example.org:4294967739/",
+        "https://example.org/\ud800",
+        "\ufeffhttps://example.org/",
+        "javascript:alert(1)",
         "https://example.org/\r\nX: y",
         " https://example.org/",
         "https://example.org/" + "a" * LONGEST_URL,

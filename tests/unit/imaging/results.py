@@ -73,6 +73,26 @@ def srgb() -> bytes:
     return profile
 
 
+def endless_profile(elements: int) -> bytes:
+    """Display P3 whose way from other colours leads through as many elements, each the same few bytes.
+
+    Source: ICC.1:2022, 10.16 (multiProcessElementsType), whose table may name one place again and again.
+    """
+    whole = p3()
+    (count,) = struct.unpack_from(">I", whole, 128)
+    found = (struct.unpack_from(">4sII", whole, 132 + 12 * at) for at in range(count))
+    tags = {name: whole[start : start + length] for name, start, length in found}
+    one = b"matf\0\0\0\0" + struct.pack(">HH12f", 3, 3, 1, 0, 0, 0, 1, 0, 0, 0, 1, 1e-4, 0, 0)
+    place = struct.pack(">II", 16 + 8 * elements, len(one))
+    tags[b"B2D1"] = b"mpet\0\0\0\0" + struct.pack(">HHI", 3, 3, elements) + place * elements + one
+    table, body, start = struct.pack(">I", len(tags)), b"", 132 + 12 * len(tags)
+    for name, data in tags.items():
+        table += name + struct.pack(">II", start + len(body), len(data))
+        body += data + b"\0" * (-len(data) % 4)
+    size = struct.pack(">I", start + len(body))
+    return size + whole[4:8] + b"\x04\x30\0\0" + whole[12:128] + table + body
+
+
 def gray_profile(gamma: float) -> bytes:
     """A profile of one channel with a plain power curve. Source: ICC.1:2001-04."""
 

@@ -16,6 +16,7 @@ from PIL import Image
 
 from serve_app.contracts import ColorProfile, OutputFormat
 from serve_app.errors import Busy, InvalidParameter
+from serve_app.imaging import profiles
 from serve_app.imaging.codec import decode
 from serve_app.imaging.encode import Encoder, encode
 from serve_app.imaging.provenance import SOFTWARE, read_provenance
@@ -261,6 +262,53 @@ def test_a_profile_that_is_not_kept_is_told(given, warned, tmp_path):
     encoder = Encoder(tmp_path / "result", 4, 4, False, look(**given))
     encoder.abort()
     assert bool(encoder.warnings) is warned
+
+
+class _Converting:
+    """In place of a conversion: does as often as it may, then raises."""
+
+    def __init__(self, times: int, error: Exception) -> None:
+        self._times, self._error = times, error
+
+    def __call__(self, colour, icc, channels, limits):
+        if self._times == 0:
+            raise self._error
+        self._times -= 1
+        return colour[..., :channels] // 2
+
+
+DEAD = InvalidParameter("color_profile: dead", field="color_profile", allowed="srgb")
+
+
+def test_a_profile_that_kills_its_converter_at_once_leaves_srgb_and_a_warning(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setattr(profiles, "convert_contained", _Converting(0, DEAD))
+    with Encoder(tmp_path / "a", 40, 56, False, look(icc=p3())) as encoder:
+        encoder.write(smooth(), None)
+    assert len(encoder.warnings) == 1
+    assert (tmp_path / "a").read_bytes() == encode(smooth(), None, look())
+
+
+@pytest.mark.parametrize("error", [DEAD, Busy("none is free", retry_after_s=5)])
+def test_a_profile_that_fails_in_mid_file_costs_the_result(error, monkeypatch, tmp_path):
+    monkeypatch.setattr(profiles, "convert_contained", _Converting(2, error))
+    encoder = Encoder(tmp_path / "a", 40, 56, False, look(icc=p3()))
+    encoder.write(smooth()[:20], None)
+    with pytest.raises(type(error)) as caught, encoder:
+        encoder.write(smooth()[20:], None)
+    assert caught.value is error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_free_converter_a_result_is_put_off_instead_of_being_another(
+    monkeypatch, tmp_path
+):
+    """What a request gives depends on the request, not on what else runs."""
+    monkeypatch.setattr(profiles, "convert_contained", _Converting(0, Busy("none is free")))
+    with pytest.raises(Busy):
+        Encoder(tmp_path / "a", 40, 56, False, look(icc=p3()))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_profile_of_colours_does_not_fit_a_gray_file():

@@ -11,6 +11,7 @@ from serve_app.imaging.encode import encode
 from serve_app.imaging.frames import Frames
 from serve_app.imaging.join import join
 from serve_app.imaging.provenance import SOFTWARE, read_provenance
+from serve_app.settings import ImageLimits
 from tests.unit.imaging.moving import frames_of, rgba
 from tests.unit.imaging.pictures import noisy, saved
 from tests.unit.imaging.results import PROVENANCE, XMP, camera_exif, look, p3, smooth
@@ -35,7 +36,7 @@ def files(alpha=False, gray=False, **told):
 
 def joined(pictures, kind, plays=2, quality=95, provenance=None):
     frames = Frames([], (0, 1, 0, 2), DURATIONS_MS, plays, gray=False)
-    return join(frames, lambda at: pictures[at], kind, quality, provenance or {})
+    return join(frames, lambda at: pictures[at], kind, quality, provenance or {}, ImageLimits())
 
 
 @pytest.mark.parametrize("kind", MOVING)
@@ -105,7 +106,7 @@ def test_frames_are_opened_one_after_the_other(kind):
         asked.append(at)
         return pictures[at]
 
-    join(Frames([], (0, 1, 0, 2), DURATIONS_MS, 0, gray=False), take, kind, 90, {})
+    join(Frames([], (0, 1, 0, 2), DURATIONS_MS, 0, gray=False), take, kind, 90, {}, ImageLimits())
     assert asked[0] == 0  # what it says of itself
     assert 0 <= len(asked) - 5 <= 1
     assert [at for at in asked if at][:2] == [1, 2]

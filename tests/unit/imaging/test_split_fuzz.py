@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import pytest
 from hypothesis import HealthCheck, given, settings
 
 from serve_app.errors import RequestError
-from serve_app.imaging.frames import read_frames
+from serve_app.imaging import errands
 from serve_app.imaging.inspect import FIELD, inspect
 from serve_app.imaging.motion import count_frames
-from serve_app.imaging.wire import FRAMES
 from serve_app.imaging.worker import DecodeWorker
 from tests.unit.imaging.moving import STORY, apng, gif, webp
 from tests.unit.imaging.pictures import saved, smooth
@@ -43,8 +40,7 @@ def test_frames_or_one_of_our_errors(worker, name):
             count = count_frames(data, inspect(data, LIMITS), LIMITS)
             if count < 2:
                 return
-            read = partial(read_frames, count=count)
-            found = worker.ask(data, LIMITS, FIELD, FRAMES, read)
+            found = worker.run(errands.frames(data, LIMITS, FIELD, count))
         except RequestError as error:
             refused = error
         else:

@@ -14,7 +14,9 @@ from serve_app.imaging.wire import (
     error_message,
     picture_message,
     read_answer,
+    read_samples,
     receive,
+    samples_message,
     send,
 )
 
@@ -70,11 +72,40 @@ def test_a_lie_is_a_value_error(memory, lie):
         read_answer({**message, **lie}, SharedMemory(memory.descriptor), 15)
 
 
+def test_samples_come_over_as_a_copy(memory):
+    """What was judged stays what it was, whatever the other side does to the memory."""
+    sent = np.arange(24, dtype=np.uint16).reshape(2, 4, 3)
+    message = samples_message(sent, memory)
+    found = read_samples(message, SharedMemory(memory.descriptor), (2, 4, 3))
+    os.pwrite(memory.descriptor, bytes(sent.nbytes), 0)
+    np.testing.assert_array_equal(found, sent)
+
+
+@pytest.mark.parametrize("told", [{}, *({"samples": n} for n in (23, 25, -24, 24.0, "24", True))])
+def test_a_lie_about_samples_is_a_value_error(memory, told):
+    samples_message(np.zeros((2, 4, 3), np.uint16), memory)
+    with pytest.raises(ValueError):
+        read_samples(told, SharedMemory(memory.descriptor), (2, 4, 3))
+
+
+def test_samples_that_are_not_there_are_a_value_error(memory):
+    message = samples_message(np.zeros((2, 4, 3), np.uint16), memory)
+    with pytest.raises(ValueError):
+        read_samples(message | {"samples": 36}, SharedMemory(memory.descriptor), (3, 4, 3))
+
+
 def test_an_error_is_raised_as_it_was(memory):
     message = error_message(TooLarge("big", field="image", allowed="less"))
     with pytest.raises(TooLarge, match="big") as caught:
         read_answer(message, memory, 1)
     assert (caught.value.field, caught.value.allowed) == ("image", "less")
+
+
+def test_an_error_that_is_no_text_elsewhere_is_spelled_out(memory):
+    """Told on through Ray, half of a surrogate pair would end the process that tells it."""
+    with pytest.raises(TooLarge) as caught:
+        read_answer({"error": "too-large", "detail": "\ud800", "field": "\udfff"}, memory, 1)
+    assert (caught.value.detail, caught.value.field) == ("\\ud800", "\\udfff")
 
 
 def test_an_unknown_error_is_a_broken_picture(memory):

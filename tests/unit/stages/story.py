@@ -62,7 +62,7 @@ def prepared(
 def finished(plan: Plan, asked: ResolvedParams, source: Source, tiles: list[Levels]) -> Finished:
     """All of the second stage."""
     across = len(plan.lefts)
-    with Finish(plan, asked, MODEL, source) as finish:
+    with Finish(plan, asked, MODEL, source, LIMITS) as finish:
         for first in range(0, len(tiles), across):
             finish.add(tiles[first : first + across])
         return finish.end()

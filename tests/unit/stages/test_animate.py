@@ -34,7 +34,7 @@ def test_frames_are_enlarged_as_the_still_pictures_that_they_are(make):
     frames = split(make(STORY), asked, MODEL, LIMITS)
     assert frames is not None
     pictures = [through(picture, asked)[2] for picture in frames.pictures]
-    found = frames_of(join(frames, pictures.__getitem__, asked, MODEL))
+    found = frames_of(join(frames, pictures.__getitem__, asked, MODEL, LIMITS))
     for at, frame in zip(frames.shown, found, strict=True):
         assert frame.shape == (10, 12, 4)
         assert np.array_equal(frame, rgba(pictures[at]))

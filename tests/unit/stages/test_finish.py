@@ -175,7 +175,7 @@ def test_a_format_that_cannot_hold_the_result_is_refused():
     plan = make_plan(Size(2, 16400), 32, 8, 8)
     source = Source(np.zeros((2, 16400, 3), np.uint16), None, Traits())
     with pytest.raises(InvalidParameter) as caught:
-        Finish(plan, params(output_format="webp"), MODEL, source)
+        Finish(plan, params(output_format="webp"), MODEL, source, LIMITS)
     assert caught.value.field == "output_format"
 
 
@@ -183,7 +183,7 @@ def test_a_result_that_is_given_up_leaves_no_file(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     asked = params(scale=4)
     plan, source, tiles = prepared(png_bytes(photo_like(24, 24)), asked)
-    with Finish(plan, asked, MODEL, source) as finish:
+    with Finish(plan, asked, MODEL, source, LIMITS) as finish:
         finish.add(tiles[: len(plan.lefts)])
         assert list(tmp_path.iterdir())
     assert not list(tmp_path.iterdir())
@@ -226,7 +226,7 @@ def test_the_file_can_be_had_in_pieces(monkeypatch: pytest.MonkeyPatch):
     asked = params(scale=2)
     plan, source, tiles = prepared(png_bytes(random_picture(1, 12, 20, 3)), asked)
     whole = finished(plan, asked, source, tiles)
-    with Finish(plan, asked, MODEL, source) as finish:
+    with Finish(plan, asked, MODEL, source, LIMITS) as finish:
         finish.add(tiles)
         assert finish.close() == whole.report
         pieces = list(finish.pieces())

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from serve_app.contracts import Priority, Progress, UpscaleParams, UpscaleRequest, UpscaleResult
-from serve_app.errors import NotFound, TileFailed, WrongState
+from serve_app.errors import InvalidParameter, NotFound, TileFailed, TooLarge, WrongState
 from serve_app.settings import Settings
 from serve_app.testing import FakeUpscaler, photo_like, png_bytes
 from serve_app.ui.backend import Backend
@@ -56,6 +56,36 @@ async def test_a_zip_goes_in_and_comes_out(picture: Path, tmp_path: Path):
     await told(found, job.id)
     await found.archive(job.id, "", tmp_path / "out.zip")
     assert zipfile.ZipFile(tmp_path / "out.zip").namelist() == ["0-one.png", "1-two.png"]
+
+
+@pytest.mark.parametrize(
+    ("files", "compression", "kind"),
+    [
+        ({"a.png": bytes(2 * 2**20)}, zipfile.ZIP_DEFLATED, InvalidParameter),
+        ({f"{n}.png": bytes(30_000) for n in range(14)}, zipfile.ZIP_STORED, TooLarge),
+        ({}, zipfile.ZIP_STORED, InvalidParameter),
+    ],
+    ids=["bomb", "more than is held", "empty"],
+)
+async def test_a_zip_that_unpacks_to_too_much_is_refused(
+    files: dict[str, bytes], compression: int, kind: type[Exception], tmp_path: Path
+):
+    """A thousand pictures at the limit are 64 GB, from a ZIP of 64 MB."""
+    packed = tmp_path / "in.zip"
+    with zipfile.ZipFile(packed, "w", compression) as file:
+        for name, data in files.items():
+            file.writestr(name, data)
+    limit = 100_000 if kind is TooLarge else 4 * 2**20
+    found = MemoryBackend(FakeUpscaler(), Settings.parse({"images": {"upload_bytes": limit}}))
+    with pytest.raises(kind):
+        await found.submit([packed], UpscaleParams(scale=2), Priority.BATCH, "")
+
+
+async def test_what_is_no_zip_is_refused_as_such(tmp_path: Path):
+    packed = tmp_path / "in.zip"
+    packed.write_bytes(b"no ZIP at all")
+    with pytest.raises(InvalidParameter):
+        await backend(FakeUpscaler()).submit([packed], UpscaleParams(), Priority.BATCH, "")
 
 
 async def test_a_failure_is_kept_and_tried_again(picture: Path, tmp_path: Path):

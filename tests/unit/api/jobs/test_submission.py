@@ -91,6 +91,8 @@ class TestUrls:
         for bad in ("ftp://a.example", "https://u:p@a.example", 7):
             response = await door.http.post(URL, json={"image_urls": [bad]})
             problem(response, 422, "invalid-parameter", "image_urls[0]")
+        response = await door.http.post(URL, json={"items": [{"image_url": urls[0], "name": {}}]})
+        problem(response, 422, "invalid-parameter", "items[0].name")
 
 
 class TestKey:

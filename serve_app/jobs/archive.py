@@ -19,7 +19,8 @@ MOST_RATIO = 200
 """Unpacked bytes for a packed one; pictures are packed already, text reaches 10."""
 _FREE_BYTES = 2**20  # so little unpacked does no harm, whatever its ratio
 _ENTRY_BYTES = 1024  # of the directory, for an entry; a name has some 50
-_END, _END64 = b"PK\5\6", b"PK\6\7"
+_RECORD, _END, _END64 = b"PK\1\2", b"PK\5\6", b"PK\6\7"
+_RECORD_BYTES = 46  # before a record's name
 _END_BYTES, _END64_BYTES, _COMMENT_BYTES = 22, 20, 65535
 _ALLOWED = "a ZIP of pictures, stored or deflated, without a password"
 
@@ -47,6 +48,7 @@ def expand(
         with zipfile.ZipFile(file) as archive:
             entries = [entry for entry in archive.infolist() if _wanted(entry)]
             _check_entries(entries, most_entries, entry_bytes, total_bytes)
+            _check_apart(entries, file.seek(0, 2))
             for entry in entries:
                 yield PurePosixPath(entry.filename).name, archive.read(entry)
     except (zipfile.BadZipFile, zlib.error, EOFError, struct.error, UnicodeDecodeError) as error:
@@ -56,7 +58,7 @@ def expand(
 
 
 def _check_directory(file: IO[bytes], most_entries: int) -> None:
-    """Judges the directory's size before it is read: it is read whole."""
+    """Judges the directory before it is read whole: its size, and how many records it really has."""
     size = file.seek(0, 2)
     file.seek(max(0, size - _END_BYTES - _COMMENT_BYTES - _END64_BYTES))
     tail = file.read()
@@ -70,6 +72,19 @@ def _check_directory(file: IO[bytes], most_entries: int) -> None:
     entries, directory_bytes = struct.unpack_from("<HL", tail, at + 10)
     if entries > 2 * most_entries or directory_bytes > 2 * most_entries * _ENTRY_BYTES:
         raise _too_many(most_entries)
+    end = size - len(tail) + at
+    file.seek(max(0, end - directory_bytes))
+    if _records(file.read(min(directory_bytes, end))) > 2 * most_entries:
+        raise _too_many(most_entries)
+
+
+def _records(directory: bytes) -> int:
+    """How many records a directory has, whatever its end says of that: each becomes an object of a kilobyte."""
+    count, at = 0, 0
+    while directory.startswith(_RECORD, at) and at + _RECORD_BYTES <= len(directory):
+        at += _RECORD_BYTES + sum(struct.unpack_from("<3H", directory, at + 28))
+        count += 1
+    return count
 
 
 def _wanted(entry: zipfile.ZipInfo) -> bool:
@@ -98,6 +113,12 @@ def _check_entries(
             raise _malformed("a file in it unpacks to far more than it is packed to")
     if (total := sum(entry.file_size for entry in entries)) > total_bytes:
         raise _too_large(f"its files have {total} bytes", f"{total_bytes} bytes unpacked")
+
+
+def _check_apart(entries: list[zipfile.ZipInfo], size: int) -> None:
+    """Refuses entries that share their packed bytes: a small file would be unpacked again and again."""
+    if sum(entry.compress_size for entry in entries) > size:
+        raise _malformed("its files lie over each other")
 
 
 def _malformed(reason: str) -> InvalidParameter:
