@@ -13,6 +13,7 @@ from itertools import product
 
 import numpy as np
 
+from serve_app.errors import InvalidParameter
 from serve_app.imaging.worker import convert_contained
 from serve_app.levels import Levels
 from serve_app.settings import ImageLimits
@@ -60,7 +61,12 @@ class Conversion:
         """
         if self._same:
             return colour[:, :, : self._channels]
-        return self._through(colour)
+        try:
+            return self._through(colour)
+        except (
+            InvalidParameter
+        ):  # it went well before: what ended the converter may be another's doing
+            return self._through(colour)
 
     def _through(self, colour: Levels) -> Levels:
         pixels = colour.reshape(-1, 3)
