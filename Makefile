@@ -44,7 +44,14 @@ demo: $(INSTALLED) ## Upscale IMAGE into the folder OUT, with a before/after she
 	@$(BIN)/python examples/demo.py --image "$(IMAGE)" --out "$(OUT)" --host $(HOST) --port $(PORT) --config $(CONFIG)
 
 test: $(INSTALLED_DEV) ## Run the tests; ARGS= goes to pytest, as in ARGS='tests/unit -k blend'
+ifeq ($(strip $(ARGS)),)
+	@failed=0; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal tests/unit || failed=1; \
+	$(BIN)/python -m pytest --ignore tests/unit || failed=1; \
+	exit $$failed
+else
 	$(BIN)/python -m pytest $(ARGS)
+endif
 
 lint: $(INSTALLED_DEV) ## Check style, format, types and layers
 	$(BIN)/ruff check .
