@@ -123,7 +123,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             small = picture.convert("RGB").resize((75, 50))
         small.save(tmp_path / "examples" / source)
         small.save(tmp_path / "photos" / source)
-    for name in ("photo.jpg", "a.jpg", "b.png", "page.png", "folder/c.png"):
+    for name in ("photo.jpg", "a.jpg", "b.png", "page.png", "family.jpg", "folder/c.png"):
         small.save(tmp_path / name)
     small.save(tmp_path / "cat.gif", save_all=True, append_images=[small.rotate(180)])
     with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
