@@ -7,9 +7,8 @@ import sys
 import pytest
 
 from serve_app.errors import Busy
-from serve_app.imaging import worker as worker_module
 from serve_app.imaging.packets import contained_packet
-from serve_app.imaging.worker import DecodeWorker, DecodeWorkers
+from serve_app.imaging.worker import DecodeWorker
 from serve_app.imaging.xmp import MOST_XMP_BYTES, written_packet
 from serve_app.settings import ImageLimits
 from tests.unit.imaging.results import XMP
@@ -31,20 +30,6 @@ def say(text, told):
     os.write(memories[1], text)
     line.sendall(json.dumps({"text": told}).encode() + b'\\n')
 """
-
-
-@pytest.fixture
-def only(monkeypatch: pytest.MonkeyPatch):
-    """Makes these the process's workers; they end with the test."""
-    made: list[DecodeWorker] = []
-
-    def use(*workers: DecodeWorker) -> None:
-        made.extend(workers)
-        monkeypatch.setattr(worker_module, "_workers", DecodeWorkers(workers))
-
-    yield use
-    for worker in made:
-        worker.close()
 
 
 def packet(source: bytes | None, limits: ImageLimits = LIMITS) -> bytes | None:

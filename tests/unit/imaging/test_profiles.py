@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 
 from serve_app.errors import Busy, InvalidParameter
 from serve_app.imaging import profiles
-from serve_app.imaging import worker as worker_module
 from serve_app.imaging.convert import to_profile
 from serve_app.imaging.profiles import Conversion
-from serve_app.imaging.worker import DecodeWorker, DecodeWorkers
+from serve_app.imaging.worker import DecodeWorker
 from serve_app.settings import ImageLimits
 from tests.unit.imaging.results import endless_profile, gray_profile, p3, srgb
 
@@ -40,20 +39,6 @@ while RIGHT and count == 3 * 9**3:
     say(count, memory)
     count, memory = asked()
 """
-
-
-@pytest.fixture
-def only(monkeypatch: pytest.MonkeyPatch):
-    """Makes these the process's workers; they end with the test."""
-    made: list[DecodeWorker] = []
-
-    def use(*workers: DecodeWorker) -> None:
-        made.extend(workers)
-        monkeypatch.setattr(worker_module, "_workers", DecodeWorkers(workers))
-
-    yield use
-    for worker in made:
-        worker.close()
 
 
 def evil(does: str, right: int = 0) -> DecodeWorker:
